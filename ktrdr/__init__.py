@@ -1,0 +1,20 @@
+"""ktrdr trains neuro-fuzzy trading models on Ray and never loses a training run."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ktrdr.client import Client, Operation
+
+__version__ = "0.1.0"
+__all__ = ["Client", "Operation", "__version__"]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the client when it is asked for: the command line starts without it."""
+    if name in ("Client", "Operation"):
+        from ktrdr import client
+
+        return getattr(client, name)
+    raise AttributeError(f"module 'ktrdr' has no attribute {name!r}")

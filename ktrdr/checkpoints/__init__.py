@@ -1,0 +1,1 @@
+"""Durable directories: checkpoints and models on storage, written once and verified on reading."""

@@ -1,0 +1,95 @@
+"""Which checkpoint can be trusted: every digest is checked before a byte of it is used."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from ktrdr.checkpoints.commit import CHECKPOINT_PREFIX, announced, attempt_folder
+from ktrdr.checkpoints.directory import damaged, read_directory
+from ktrdr.checkpoints.manifest import MANIFEST, Manifest, encode
+from ktrdr.checkpoints.storage import DISK, Files, Storage, io_errors
+from ktrdr.errors import CheckpointCorrupted, CheckpointNotFound
+from ktrdr.operations.model import Checkpoint, NewCheckpoint
+
+
+def verify_checkpoint(directory: Path, files: Files = DISK) -> Manifest:
+    """Check manifest and digests of a checkpoint's directory.
+
+    Raises CheckpointCorrupted naming each missing or wrong file, StorageUnavailable when the
+    directory cannot be read.
+    """
+    return read_checkpoint(directory, files)[0]
+
+
+def read_checkpoint(directory: Path, files: Files = DISK) -> tuple[Manifest, dict[str, bytes]]:
+    """Verify a checkpoint and return the very bytes that were verified."""
+    return read_directory(directory, Manifest, files)
+
+
+def verify_row(storage: Storage, row: Checkpoint) -> Manifest:
+    """Verify the directory of a row, and that it holds this checkpoint and no other."""
+    directory = storage.at(row.path)
+    try:
+        manifest = verify_checkpoint(directory, storage.files)
+        found = (manifest.operation_id, manifest.attempt, manifest.number, manifest.weights_digest)
+        if found != (row.operation_id, row.attempt, row.number, row.weights_digest):
+            raise damaged(directory, {MANIFEST: "of another checkpoint"})
+    except CheckpointCorrupted:
+        storage.marked_by()  # an unmounted share is not a corrupt checkpoint
+        raise
+    return manifest
+
+
+def latest_good(
+    storage: Storage, rows: Sequence[Checkpoint]
+) -> tuple[Checkpoint, Manifest, tuple[tuple[Checkpoint, str], ...]]:
+    """The newest row whose directory verifies, and the newer ones passed over with the reason.
+
+    Raises CheckpointNotFound without rows (doomed ones do not count), CheckpointCorrupted when
+    none verifies, and StorageUnavailable when the storage cannot be read.
+    """
+    candidates = sorted((r for r in rows if r.doomed_at is None), key=_key, reverse=True)
+    if not candidates:
+        raise CheckpointNotFound(
+            "no checkpoint of this operation was kept: start the training anew with `ktrdr train`"
+        )
+    passed_over: list[tuple[Checkpoint, str]] = []
+    for row in candidates:
+        try:
+            return row, verify_row(storage, row), tuple(passed_over)
+        except CheckpointCorrupted as error:
+            passed_over.append((row, error.message))
+    raise CheckpointCorrupted(
+        f"none of {len(candidates)} checkpoints is good: {passed_over[0][1]}",
+        checkpoints={row.path: why for row, why in passed_over},
+    )
+
+
+def found(storage: Storage, operation_id: str, attempt: int) -> tuple[NewCheckpoint, ...]:
+    """The good checkpoints that lie in an attempt's folder, oldest first, rows or not."""
+    folder = attempt_folder(storage, operation_id, attempt)
+    with io_errors("list", folder):
+        present = storage.files.is_folder(folder)
+        names = storage.files.names(folder) if present else []
+    good: list[NewCheckpoint] = []
+    for name in names:
+        if not name.startswith(CHECKPOINT_PREFIX):
+            continue
+        try:
+            manifest = verify_checkpoint(folder / name, storage.files)
+        except CheckpointCorrupted:
+            continue
+        if _lies_where_it_belongs(manifest, operation_id, attempt, name):
+            size = sum(e.size for e in manifest.files.values()) + len(encode(manifest))
+            good.append(announced(manifest, storage.relative(folder / name), size))
+    return tuple(good)
+
+
+def _lies_where_it_belongs(manifest: Manifest, operation_id: str, attempt: int, name: str) -> bool:
+    place = (manifest.operation_id, manifest.attempt, f"{CHECKPOINT_PREFIX}{manifest.number:06d}")
+    return place == (operation_id, attempt, name)
+
+
+def _key(row: Checkpoint) -> tuple[int, int]:
+    return row.key

@@ -1,0 +1,133 @@
+"""Follow a training in the foreground: launch, show progress, obey Ctrl-C, report the end."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ktrdr.cli import render, views
+from ktrdr.cli.interrupts import EXIT_STATUS, Interrupts
+from ktrdr.errors import Conflict
+
+if TYPE_CHECKING:
+    from ktrdr.cli.command import Call
+    from ktrdr.client import Client, Operation
+
+Record = dict[str, Any]
+
+_PLAIN_LINE_EVERY_S = 5.0
+_EXIT_STATUS = {"completed": 0, "failed": 1, "cancelled": EXIT_STATUS}
+
+
+def follow(call: Call, client: Client, operation: Operation, interrupts: Interrupts) -> int:
+    """Run a submitted or claimed operation to its end; the exit status says how it ended."""
+    interrupts.install()  # again: polars, loaded meanwhile, has a SIGINT handler of its own
+    record = _stopped_early(operation, interrupts)
+    if record is None:
+        with render.live_line() as show:
+            progress = Progress(operation.history, show)
+            stop = _Stop(operation, interrupts)
+            progress.show(operation.record())
+            client.launch(operation)
+
+            def look(current: Record) -> None:
+                stop.obey()
+                if current["status"] not in _EXIT_STATUS:
+                    progress.show(current)
+
+            record = operation.wait(on_record=look)
+    return _report(call, record)
+
+
+class Progress:
+    """One live line on a terminal; elsewhere a line for a new epoch, every few seconds at most."""
+
+    def __init__(
+        self,
+        history: Callable[[], list[Record]],
+        show: Callable[[str], None] | None,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        """`history` reads the finished epochs; `show` replaces the live line."""
+        self._history = history
+        self._show = show
+        self._clock = clock
+        self._stage: tuple[Any, ...] = ()
+        self._said_at: float | None = None
+        self._best: Record | None = None
+
+    def show(self, record: Record) -> None:
+        stage = _stage(record)
+        if self._show is None and (stage == self._stage or not self._due(stage)):
+            return
+        if stage != self._stage:
+            self._best = best_epoch(self._history())
+        self._stage = stage
+        line = views.progress_line(record, self._best)
+        if self._show is not None:
+            self._show(line)
+        else:
+            self._said_at = self._clock()
+            render.say(line)
+
+    def _due(self, stage: tuple[Any, ...]) -> bool:
+        """A new phase is said at once, a new epoch when the last line is old enough."""
+        if self._said_at is None or stage[:2] != self._stage[:2]:
+            return True
+        return self._clock() - self._said_at >= _PLAIN_LINE_EVERY_S
+
+
+def best_epoch(rows: list[Record]) -> Record | None:
+    """The row with the least validation loss, the earliest of equals."""
+    scored = [row for row in rows if row.get("val_loss") is not None]
+    return min(scored, key=lambda row: (row["val_loss"], row["epoch"]), default=None)
+
+
+class _Stop:
+    """Does once what each further signal asks for."""
+
+    def __init__(self, operation: Operation, interrupts: Interrupts) -> None:
+        self._operation = operation
+        self._interrupts = interrupts
+        self._obeyed = 0
+
+    def obey(self) -> None:
+        asked = self._interrupts.count
+        if asked > self._obeyed and self._obeyed == 0:
+            render.say("cancelling: waiting for the last checkpoint; interrupt again to kill it")
+            with contextlib.suppress(Conflict):  # it ended meanwhile: the next look says how
+                self._operation.cancel()
+        if asked > 1 and self._obeyed < 2:
+            render.say("killing it: its latest committed checkpoint stands")
+            with contextlib.suppress(Conflict):
+                self._operation.kill()
+        self._obeyed = asked
+
+
+def _stopped_early(operation: Operation, interrupts: Interrupts) -> Record | None:
+    """Cancel what was recorded but not launched; None when there is something to launch."""
+    if not interrupts.count:
+        return None
+    render.say("cancelling before it is launched")
+    with contextlib.suppress(Conflict):
+        operation.cancel()
+    record: Record = operation.record()
+    return record if record["status"] in _EXIT_STATUS else None
+
+
+def _report(call: Call, record: Record) -> int:
+    call.answer(record, lambda: views.operation(record))
+    name, status = record["operation_id"], record["status"]
+    if status == "failed":
+        render.say(f"failed: {record['error']['message']}")
+    if status in ("failed", "cancelled") and record["checkpoint"] is not None:
+        render.say(f"resume it with: ktrdr operations resume {name}")
+    return _EXIT_STATUS[status]
+
+
+def _stage(record: Record) -> tuple[Any, ...]:
+    progress = record["progress"]
+    phase = "training" if record["phase"] == "saving" else record["phase"]
+    return record["attempt"], phase, progress["epoch"] if progress else None

@@ -1,0 +1,179 @@
+"""`ktrdr train` and `ktrdr operations ...`."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Annotated, Any
+
+import typer
+
+from ktrdr.cli import render, views
+from ktrdr.cli.command import Call, command, group
+from ktrdr.cli.interrupts import Interrupts
+from ktrdr.errors import OperationNotCancellable, Usage
+
+OperationId = Annotated[str, typer.Argument(metavar="ID", help="An operation's id.")]
+
+
+class StatusName(StrEnum):
+    """The statuses, known here so that help needs nothing else."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    COMPLETED = "completed"
+    FAILED = "failed"
+    CANCELLED = "cancelled"
+
+
+def add_to(app: typer.Typer) -> None:
+    command(app, "train")(train)
+    family = group(app, "operations", "Look at trainings, stop them, resume them.")
+    command(family, "list")(list_operations)
+    command(family, "status")(show_status)
+    command(family, "cancel")(cancel)
+    command(family, "resume")(resume)
+    command(family, "events")(show_events)
+    command(family, "history")(show_history)
+
+
+def train(
+    call: Call,
+    strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A strategy's YAML file.")],
+    symbols: Annotated[
+        str | None, typer.Option(help="Symbols, separated by commas, instead of the strategy's.")
+    ] = None,
+    timeframes: Annotated[
+        str | None, typer.Option(help="Timeframes, separated by commas, instead of its own.")
+    ] = None,
+    start_date: Annotated[str | None, typer.Option(help="First day to use, YYYY-MM-DD.")] = None,
+    end_date: Annotated[
+        str | None, typer.Option(help="Last day to use, YYYY-MM-DD, whole.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of its own.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed, instead of its own.")
+    ] = None,
+) -> int:
+    """Train a strategy's model and follow it to the end.
+
+    Ctrl-C or SIGTERM saves a checkpoint and cancels; a second one kills the training, a third
+    leaves at once. Exit status: 0 completed, 1 failed, 130 cancelled.
+    """
+    from ktrdr.cli.follow import follow
+
+    interrupts = _interrupts(call)
+    with call.client(interrupts.install) as client:
+        interrupts.leave_if_asked()
+        operation = client.submit(
+            strategy,
+            symbols=_names(symbols, "--symbols"),
+            timeframes=_names(timeframes, "--timeframes"),
+            start_date=start_date,
+            end_date=end_date,
+            epochs=epochs,
+            seed=seed,
+        )
+        render.say(f"submitted {operation.id}")
+        return follow(call, client, operation, interrupts)
+
+
+def list_operations(
+    call: Call,
+    status: Annotated[
+        StatusName | None, typer.Option(help="Only operations of this status.")
+    ] = None,
+) -> int:
+    """List operations, newest first."""
+    with call.client() as client:
+        records, total = client.operations(status=status and status.value)
+    return call.answer({"operations": records, "total": total}, lambda: views.operations(records))
+
+
+def show_status(call: Call, operation_id: OperationId) -> int:
+    """Show one operation."""
+    with call.client() as client:
+        record = client.operation(operation_id).record()
+    return call.answer(record, lambda: views.operation(record))
+
+
+def cancel(
+    call: Call,
+    operation_id: OperationId,
+    no_wait: Annotated[
+        bool, typer.Option("--no-wait", help="Do not wait until it has stopped.")
+    ] = False,
+) -> int:
+    """Cancel an operation and wait until it has stopped with a last checkpoint.
+
+    Exit status: 0 cancelled, also when repeated; 4 when it ended otherwise first.
+    """
+    with call.client() as client:
+        record = client.operation(operation_id).cancel(wait=not no_wait)
+    if record["status"] in ("completed", "failed"):
+        raise OperationNotCancellable(
+            f"{operation_id} {record['status']} before it could be cancelled:"
+            f" see `ktrdr operations status {operation_id}`",
+            operation_id=operation_id,
+            status=record["status"],
+        )
+    return call.answer(record, lambda: views.operation(record))
+
+
+def resume(call: Call, operation_id: OperationId) -> int:
+    """Resume a cancelled, failed or lost operation from its latest checkpoint, and follow it.
+
+    Exit status: 0 completed, 1 failed, 130 cancelled.
+    """
+    from ktrdr.cli.follow import follow
+
+    interrupts = _interrupts(call)
+    with call.client(interrupts.install) as client:
+        operation = client.operation(operation_id)
+        interrupts.leave_if_asked()
+        record = operation.claim_resume()
+        _announce(call, record)
+        return follow(call, client, operation, interrupts)
+
+
+def show_events(call: Call, operation_id: OperationId) -> int:
+    """Show what happened to an operation, oldest first."""
+    with call.client() as client:
+        events = client.operation(operation_id).events()
+    return call.answer_list("events", events, lambda: views.events(events))
+
+
+def show_history(call: Call, operation_id: OperationId) -> int:
+    """Show the metrics of every finished epoch."""
+    with call.client() as client:
+        history = client.operation(operation_id).history()
+    return call.answer_list("history", history, lambda: views.history(history))
+
+
+def _interrupts(call: Call) -> Interrupts:
+    """Count signals from here on: this comes before anything slow."""
+    import json
+
+    left = render.failure_document("CANCELLED", "left at once on the third signal", {})
+    interrupts = Interrupts(json.dumps(left) + "\n" if call.as_json else "")
+    interrupts.install()
+    return interrupts
+
+
+def _announce(call: Call, record: dict[str, Any]) -> None:
+    """Say at once that a resume worked; with `--json` stdout is kept for the final record."""
+    said = views.resumed(record)
+    if not call.as_json:
+        render.text(said)
+        return
+    for line in said.splitlines():
+        render.say(line)
+
+
+def _names(value: str | None, option: str) -> list[str] | None:
+    """The parts of a comma-separated option."""
+    if value is None:
+        return None
+    names = [part.strip() for part in value.split(",")]
+    if not all(names):
+        raise Usage(f"{option} {value[:80]!r} names nothing between its commas: write A,B")
+    return names

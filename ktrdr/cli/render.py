@@ -1,0 +1,157 @@
+"""Everything that the command line prints: answers to stdout, messages and progress to stderr.
+
+A reader that goes away (`| head`) must neither end a training nor change an exit status, so all
+writing goes through here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, TextIO
+
+from ktrdr.errors import KtrdrError
+
+_LONGEST_MESSAGE = 4000
+_LONGEST_WORD = 300
+
+
+class OutputLost(KtrdrError):
+    """The answer could not be written where the user wants it."""
+
+    code = "OUTPUT_LOST"
+
+
+def document(value: Mapping[str, Any]) -> None:
+    """The one JSON document of a command with `--json`."""
+    text(json.dumps(value, indent=2, allow_nan=False, default=str))
+
+
+def text(answer: str) -> None:
+    """A command's answer for people.
+
+    Raises OutputLost when it cannot be stored (a full disk); a pipe without a reader is no error.
+    """
+    try:
+        _write(sys.stdout, answer + "\n")
+    except (OSError, ValueError) as error:
+        _silence(sys.stdout)
+        if not isinstance(error, BrokenPipeError):
+            raise OutputLost(f"cannot write the answer to stdout: {error}") from None
+
+
+def say(message: str) -> None:
+    """One line of message on stderr; a message that nobody can read is dropped."""
+    try:
+        _write(sys.stderr, one_line(message) + "\n")
+    except (OSError, ValueError):
+        _silence(sys.stderr)
+
+
+def failure(error: KtrdrError, as_json: bool) -> None:
+    """An error: one line on stderr, and with `--json` the document on stdout too."""
+    message = one_line(error.message)
+    if as_json:
+        with contextlib.suppress(OutputLost):
+            document(failure_document(error.code, message, error.details))
+    say(f"error: {message}")
+
+
+def failure_document(code: str, message: str, details: Mapping[str, Any]) -> dict[str, Any]:
+    return {"error": {"code": code, "message": message, "details": dict(details)}}
+
+
+def silence_stdout() -> None:
+    """Nobody reads on: what is still buffered must not fail when the process ends."""
+    _silence(sys.stdout)
+
+
+def one_line(message: str) -> str:
+    """A message as it may stand on a terminal: one line, no control characters, not endless."""
+    printable = "".join(
+        c if c.isprintable() else c.encode("unicode_escape").decode() for c in message
+    )
+    cut = re.sub(rf"\S{{{_LONGEST_WORD + 1},}}", _shortened, printable)
+    return cut if len(cut) <= _LONGEST_MESSAGE else cut[:_LONGEST_MESSAGE] + "..."
+
+
+def fields(pairs: Sequence[tuple[str, Any]]) -> str:
+    """Names and values in two columns; what does not exist yet is left out."""
+    known = [(name, value) for name, value in pairs if value is not None]
+    width = max((len(name) for name, _ in known), default=0)
+    return "\n".join(f"{name:<{width}}  {one_line(str(value))}" for name, value in known)
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
+    """A table as wide as the terminal, or as wide as needed where there is none."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(highlight=False, emoji=False, legacy_windows=False, color_system=None)
+    if not console.is_terminal:
+        console.width = 10_000
+    drawn = Table(box=None, pad_edge=False, header_style="")
+    for place, header in enumerate(headers):
+        drawn.add_column(header, no_wrap=place == 0, overflow="fold")
+    for row in rows:
+        drawn.add_row(*(Text("" if v is None else one_line(str(v))) for v in row))
+    with console.capture() as capture:
+        console.print(drawn)
+    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+
+
+@contextlib.contextmanager
+def live_line() -> Iterator[Callable[[str], None] | None]:
+    """Give what shows a line that replaces the one before; None where stderr is no terminal.
+
+    Messages may be printed meanwhile with what `say` prints: they go above the line.
+    """
+    if sys.stderr is None or not sys.stderr.isatty() or os.environ.get("TERM") == "dumb":
+        yield None
+        return
+    from rich.console import Console
+    from rich.live import Live
+    from rich.text import Text
+
+    console = Console(stderr=True, highlight=False)
+    live = Live(console=console, auto_refresh=False, transient=True, redirect_stdout=False)
+    live.start()
+
+    def show(line: str) -> None:
+        shown = Text(one_line(line), no_wrap=True, overflow="ellipsis")
+        with contextlib.suppress(OSError):  # a terminal that is gone must not end the training
+            live.update(shown, refresh=True)
+
+    try:
+        yield show
+    finally:
+        with contextlib.suppress(OSError):
+            live.stop()
+
+
+def _shortened(match: re.Match[str]) -> str:
+    word = match[0]
+    return f"{word[: _LONGEST_WORD // 4]}...({len(word)} characters)"
+
+
+def _write(stream: TextIO | None, content: str) -> None:
+    if stream is None:  # closed before the program began (`>&-`)
+        return
+    encoding = stream.encoding or "utf-8"
+    stream.write(content.encode(encoding, "backslashreplace").decode(encoding))
+    stream.flush()
+
+
+def _silence(stream: TextIO | None) -> None:
+    """Send what is still buffered, and all that follows, to nowhere: no later flush must fail."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        try:
+            os.dup2(nowhere, stream.fileno())  # type: ignore[union-attr]
+        finally:
+            os.close(nowhere)

@@ -1,0 +1,90 @@
+"""`ktrdr strategies ...`: read strategy files and say what is in them. Needs no store."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ktrdr.cli import render, views
+from ktrdr.cli.command import Call, command, group
+from ktrdr.errors import KtrdrError
+
+if TYPE_CHECKING:
+    from ktrdr.strategy.schema import Strategy
+
+FOLDER = Path("strategies")
+StrategyFile = Annotated[str, typer.Argument(metavar="FILE", help="A strategy's YAML file.")]
+
+
+def add_to(app: typer.Typer) -> None:
+    family = group(app, "strategies", "Look at strategy files and check them.")
+    command(family, "list")(list_strategies)
+    command(family, "validate")(validate)
+    command(family, "show")(show)
+
+
+def list_strategies(call: Call) -> int:
+    """List the files strategies/*.yaml below this folder."""
+    paths = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("*.yml")])
+    found = [_summary(path) for path in paths]
+    return call.answer_list("strategies", found, lambda: views.strategies(found))
+
+
+def validate(call: Call, file: StrategyFile) -> int:
+    """Check a strategy file: every mistake is named at once."""
+    from ktrdr.strategy.loading import load_strategy
+
+    strategy = load_strategy(Path(file))
+    facts = {"valid": True, **_facts(file, strategy), "notes": _notes(strategy)}
+    lines = [f"{file}: valid", *facts["notes"]]
+    return call.answer(facts, lambda: "\n".join(map(render.one_line, lines)))
+
+
+def show(call: Call, file: StrategyFile) -> int:
+    """Show a strategy with all defaults filled in."""
+    from ktrdr.strategy.loading import config, load_strategy
+
+    strategy = load_strategy(Path(file))
+    effective = config(strategy)
+    return call.answer(
+        {**_facts(file, strategy), "config": effective}, lambda: _yaml(file, effective)
+    )
+
+
+def _summary(path: Path) -> dict[str, Any]:
+    from ktrdr.strategy.loading import load_strategy
+
+    nothing = dict.fromkeys(("name", "description", "symbols", "timeframes", "epochs"))
+    try:
+        facts = _facts(str(path), load_strategy(path))
+        return {**facts, "error": None}
+    except KtrdrError as error:
+        return {"path": str(path), **nothing, "fingerprint": None, "error": error.message}
+
+
+def _facts(file: str, strategy: Strategy) -> dict[str, Any]:
+    from ktrdr.strategy.loading import fingerprint
+
+    return {
+        "path": file,
+        "name": strategy.name,
+        "description": strategy.description,
+        "symbols": [strategy.symbol],
+        "timeframes": [strategy.timeframe],
+        "epochs": strategy.training.epochs,
+        "fingerprint": fingerprint(strategy),
+    }
+
+
+def _notes(strategy: Strategy) -> list[str]:
+    """Keys that are accepted and change no training."""
+    kept = strategy.decisions.model_dump(exclude_none=True, exclude={"output_format"})
+    return [f"decisions.{key}: stored with the model, not used in training" for key in kept]
+
+
+def _yaml(file: str, effective: dict[str, Any]) -> str:
+    import yaml
+
+    return f"# {render.one_line(file)}\n" + yaml.safe_dump(effective, sort_keys=False).rstrip()

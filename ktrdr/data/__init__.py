@@ -1,0 +1,1 @@
+"""Market bars: importing, checking, storing and reading them."""

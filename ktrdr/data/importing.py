@@ -1,0 +1,266 @@
+"""From a user's file to bars, or to a refusal that says which lines are wrong and how.
+
+Nothing is invented and nothing is dropped in silence: a file is imported as it stands, or, with
+`fix`, without the rows that cannot be used, and the report says how many those were.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ktrdr.data.bars import (
+    SECOND_US,
+    Bars,
+    FloatArray,
+    IntArray,
+    check_symbol,
+    check_timeframe,
+    timeframe_us,
+)
+from ktrdr.data.reading import NUMBER_COLUMNS, RawTable, readings, refuse
+from ktrdr.data.stamps import check_timezone, parse_stamps, wall_clock_us
+from ktrdr.errors import InvalidData
+
+Mask = NDArray[np.bool_]
+
+# What is wrong with a row, in the order in which it is looked for: a row counts once.
+KINDS = {
+    "ragged": "with a wrong number of fields",
+    "ambiguous_time": "at a local time that occurs twice",
+    "nonexistent_time": "at a local time that does not exist",
+    "unparsable_time": "whose time cannot be read",
+    "unparsable_number": "with a missing or unreadable number",
+    "not_finite": "with NaN or infinity",
+    "price_not_positive": "with a price not above zero",
+    "negative_volume": "with a volume below zero",
+    "impossible": "with a high or low inside the body",
+    "duplicate": "that repeat a time",
+    "unsorted": "earlier than the row before",
+}
+_SHOWN_LINES = 10
+_QUARTER_HOUR_US = 900 * SECOND_US
+_HOUR_US = 3600 * SECOND_US
+
+
+@dataclass(frozen=True)
+class ImportReport:
+    """The bars of a file; `dropped` rows by kind, `moved` rows that were out of order."""
+
+    bars: Bars
+    dropped: dict[str, int]
+    moved: int
+    notes: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """A file's rows as numbers, with the kinds of trouble found in them."""
+
+    lines: IntArray
+    stamps: IntArray
+    numbers: tuple[FloatArray, ...]
+    troubles: dict[str, Mask]
+
+    def without(self, bad: Mask) -> _Rows:
+        keep = np.flatnonzero(~bad)
+        keep = keep[np.argsort(self.stamps[keep], kind="stable")]
+        numbers = tuple(column[keep] for column in self.numbers)
+        return _Rows(self.lines[keep], self.stamps[keep], numbers, {})
+
+
+def import_file(
+    path: Path, symbol: str, timeframe: str, timezone: str = "UTC", fix: bool = False
+) -> ImportReport:
+    """Read and check a CSV (also .gz) or Parquet file of OHLCV bars.
+
+    Args:
+        timezone: the IANA zone of times that carry no offset.
+        fix: drop unusable rows (of a repeated time all but the first) and sort, instead of
+            refusing. A file of which more than half would be dropped is refused nevertheless, and
+            so is one whose rows do not have the timeframe's spacing.
+
+    Raises:
+        Usage: no such file, symbol, timeframe or time zone.
+        InvalidData: unusable rows (`details["problems"]`: kind -> count and first lines), not
+            OHLCV, or another timeframe.
+    """
+    check_symbol(symbol)
+    check_timeframe(timeframe)
+    check_timezone(timezone)
+    raw, rows = _read(path, timezone)
+    if rows.troubles and not fix:
+        raise _unusable(path, raw.place, rows)
+    dropped = {kind: int(m.sum()) for kind, m in rows.troubles.items() if kind != "unsorted"}
+    moved = int(rows.troubles.get("unsorted", np.zeros(1, bool)).sum())
+    kept = rows.without(_any(rows, [kind for kind in rows.troubles if kind != "unsorted"]))
+    if len(kept.stamps) * 2 < len(rows.stamps):
+        raise _unusable(path, raw.place, rows)
+    _check_spacing(path, raw.place, kept, timeframe, timezone)
+    bars = Bars(symbol, timeframe, kept.stamps, *kept.numbers)
+    return ImportReport(bars, dropped, moved, raw.notes)
+
+
+def _read(path: Path, timezone: str) -> tuple[RawTable, _Rows]:
+    """The first reading without trouble, or the exact one with its troubles."""
+    result = None
+    for raw in readings(path):
+        if raw.frame.is_empty():
+            raise refuse(path, "it has no rows")
+        result = raw, _examine(raw, timezone)
+        if not result[1].troubles:
+            return result
+    assert result is not None  # there is always an exact reading
+    return result
+
+
+def _examine(raw: RawTable, timezone: str) -> _Rows:
+    stamps = parse_stamps(raw.frame["timestamp"], timezone)
+    numbers = [_to_floats(raw.frame[name]) for name in NUMBER_COLUMNS]
+    values = tuple(column.fill_null(np.nan).to_numpy() for column in numbers)
+    found: dict[str, Mask] = {
+        "ambiguous_time": stamps.ambiguous.to_numpy(),
+        "nonexistent_time": stamps.nonexistent.to_numpy(),
+        "unparsable_time": stamps.values.is_null().to_numpy(),
+    }
+    if "ragged" in raw.frame.columns:
+        found = {"ragged": raw.frame["ragged"].to_numpy(), **found}
+    for column in numbers:
+        found["unparsable_number"] = found.get("unparsable_number", False) | (
+            column.is_null().to_numpy()
+        )
+    found.update(_number_troubles(*values))
+    times = stamps.values.fill_null(0).to_numpy()
+    lines = raw.frame["line"].to_numpy().astype(np.int64)
+    troubles = dict(_each_row_once(found, times))
+    return _Rows(lines, times, values, troubles)
+
+
+def _to_floats(column: pl.Series) -> pl.Series:
+    if column.dtype == pl.String:
+        column = column.str.strip_chars()
+    if not (column.dtype.is_numeric() or column.dtype == pl.String):
+        return pl.Series(column.name, [None], dtype=pl.Float64).new_from_index(0, len(column))
+    return column.cast(pl.Float64, strict=False)
+
+
+def _number_troubles(
+    opens: FloatArray, highs: FloatArray, lows: FloatArray, closes: FloatArray, volumes: FloatArray
+) -> dict[str, Mask]:
+    finite = np.isfinite(opens) & np.isfinite(highs) & np.isfinite(lows) & np.isfinite(closes)
+    body_top, body_foot = np.maximum(opens, closes), np.minimum(opens, closes)
+    return {
+        "not_finite": ~(finite & np.isfinite(volumes)),
+        "price_not_positive": np.minimum(np.minimum(opens, closes), np.minimum(highs, lows)) <= 0,
+        "negative_volume": volumes < 0,
+        "impossible": (highs < body_top) | (lows > body_foot),
+    }
+
+
+def _each_row_once(found: dict[str, Mask], times: IntArray) -> Iterator[tuple[str, Mask]]:
+    """Kinds that occur, each row under its first one; order is judged among the good rows."""
+    bad = np.zeros(len(times), bool)
+    for kind, mask in found.items():
+        news = mask & ~bad
+        if news.any():
+            yield kind, news
+            bad |= news
+    good = np.flatnonzero(~bad)
+    if (np.diff(times[good]) > 0).all():
+        return
+    firsts = np.unique(times[good], return_index=True)[1]
+    repeated = np.ones(len(good), bool)
+    repeated[firsts] = False
+    if repeated.any():
+        yield "duplicate", _mask_of(good[repeated], len(times))
+    rest = good[~repeated]
+    early = times[rest] < np.maximum.accumulate(times[rest])
+    if early.any():
+        yield "unsorted", _mask_of(rest[early], len(times))
+
+
+def _mask_of(rows: IntArray, count: int) -> Mask:
+    mask = np.zeros(count, bool)
+    mask[rows] = True
+    return mask
+
+
+def _any(rows: _Rows, kinds: list[str]) -> Mask:
+    mask = np.zeros(len(rows.stamps), bool)
+    for kind in kinds:
+        mask |= rows.troubles[kind]
+    return mask
+
+
+def _unusable(path: Path, place: str, rows: _Rows) -> InvalidData:
+    problems = {
+        kind: {"count": int(mask.sum()), "lines": rows.lines[mask][:_SHOWN_LINES].tolist()}
+        for kind, mask in rows.troubles.items()
+    }
+    said = [
+        f"{p['count']:,} {KINDS[kind]} ({_say_lines(place, p['lines'], p['count'])})"
+        for kind, p in problems.items()
+    ]
+    total = sum(p["count"] for p in problems.values())
+    advice = "correct them, or drop them with --fix"
+    if 2 * (total - problems.get("unsorted", {"count": 0})["count"]) > len(rows.stamps):
+        advice = "more than half of it: this is no file of OHLCV bars"
+    return InvalidData(
+        f"{path.name}: {total:,} of {len(rows.stamps):,} rows cannot be used: "
+        f"{', '.join(said)}; {advice}",
+        path=str(path),
+        rows=len(rows.stamps),
+        problems=problems,
+    )
+
+
+def _say_lines(place: str, lines: list[int], count: int) -> str:
+    more = ", ..." if count > len(lines) else ""
+    return f"{place}{'s' if count > 1 else ''} {', '.join(map(str, lines))}{more}"
+
+
+def _check_spacing(path: Path, place: str, rows: _Rows, timeframe: str, timezone: str) -> None:
+    """Refuse rows of another timeframe.
+
+    Up to an hour a grid is one of UTC; above, one of the local clock, which daylight saving shifts.
+    All bars must open at the same phase of it (exchanges open at half past), on a quarter hour.
+    """
+    step = timeframe_us(timeframe)
+    stamps = pl.Series(rows.stamps)
+    clock = stamps if step <= _HOUR_US else wall_clock_us(stamps, timezone)
+    times = clock.to_numpy()
+    gaps, phases = np.diff(times), times % step
+    usual = np.bincount(np.searchsorted(np.unique(phases), phases)).argmax()
+    off_grid = (phases != np.unique(phases)[usual]) | (phases % min(step, _QUARTER_HOUR_US) != 0)
+    if len(gaps) and gaps.min() < step:
+        near = rows.lines[1:][gaps < step][:_SHOWN_LINES].tolist()
+        problem = (
+            f"rows are closer together than {timeframe} ({_say_lines(place, near, len(near))})"
+        )
+    elif off_grid.any():
+        off = rows.lines[off_grid][:_SHOWN_LINES].tolist()
+        problem = f"rows are not on the grid of {timeframe} ({_say_lines(place, off, len(off))})"
+    elif len(gaps) > 1 and gaps.min() > step:
+        problem = f"no two rows are {timeframe} apart"
+    else:
+        return
+    raise refuse(path, f"{problem}; {_say_spacing(gaps)}", "import it with the right --timeframe")
+
+
+def _say_spacing(gaps: IntArray) -> str:
+    if len(gaps) == 0:
+        return "it has one row"
+    sizes, counts = np.unique(gaps, return_counts=True)
+    return f"the usual spacing is {_say_span(int(sizes[counts.argmax()]))}"
+
+
+def _say_span(span_us: int) -> str:
+    for unit, seconds in (("w", 604_800), ("d", 86_400), ("h", 3600), ("m", 60)):
+        if span_us % (seconds * SECOND_US) == 0:
+            return f"{span_us // (seconds * SECOND_US)}{unit}"
+    return f"{span_us / SECOND_US:g} s"

@@ -1,0 +1,1 @@
+"""From bars to a training set: indicators, fuzzy memberships, labels, splits, cache."""

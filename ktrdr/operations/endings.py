@@ -1,0 +1,158 @@
+"""The transitions that end an attempt, and what follows: another one, or a final status.
+
+A pending cancel beats any restart. Pure, like transitions.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime
+from typing import Any
+
+from ktrdr.operations.judgement import judge, latest_good, superseded
+from ktrdr.operations.model import (
+    Failure,
+    FailureReason,
+    NewCheckpoint,
+    Operation,
+    Result,
+    Status,
+    StopKind,
+)
+from ktrdr.operations.steps import (
+    Effects,
+    Held,
+    Step,
+    check_running,
+    ended,
+    make_step,
+    next_attempt,
+)
+from ktrdr.operations.table import Transition
+
+
+@dataclass(frozen=True)
+class AttemptEnd:
+    """How an attempt ended without being asked to."""
+
+    reason: FailureReason
+    message: str
+    adopt: tuple[NewCheckpoint, ...] = ()
+    found_on_start: bool = False
+
+
+def finish_completed(
+    operation: Operation,
+    attempt: int,
+    result: Result,
+    model: tuple[str, int],
+    held: Held,
+    now: datetime,
+) -> Step | None:
+    if operation.attempt == attempt and operation.result == result:
+        return None
+    check_running(operation, attempt)
+    after = replace(ended(operation, Status.COMPLETED, now), result=result)
+    effects = Effects(
+        doom=tuple(c.key for c in held if c.doomed_at is None),
+        complete_model=(*model, result.weights_digest),
+    )
+    details = {"model": f"{model[0]}@v{model[1]}", "weights_digest": result.weights_digest}
+    return make_step(Transition.COMPLETE, operation, after, now, details, effects)
+
+
+def finish_stopped(
+    operation: Operation,
+    attempt: int,
+    kind: StopKind,
+    adopt: tuple[NewCheckpoint, ...],
+    held: Held,
+    now: datetime,
+) -> Step | None:
+    if operation.attempt == attempt and operation.status is Status.CANCELLED:
+        return None
+    check_running(operation, attempt)
+    effects = _adopting(attempt, adopt, held)
+    details: dict[str, Any] = {"kind": kind, "ended_attempt": attempt}
+    if kind is StopKind.DRAIN and operation.cancel_requested_at is None:
+        latest = latest_good(attempt, effects.commit, held)
+        after = next_attempt(operation, latest[1] if latest else None)
+        effects = replace(effects, keep_epochs=latest[1].epoch if latest else 0)
+        return make_step(Transition.DRAIN, operation, after, now, details, effects)
+    asked_at = operation.cancel_requested_at or now
+    after = replace(ended(operation, Status.CANCELLED, now), cancel_requested_at=asked_at)
+    transition = Transition.DRAIN if kind is StopKind.DRAIN else Transition.STOP
+    return make_step(transition, operation, after, now, details, effects)
+
+
+def finish_failed(
+    operation: Operation, attempt: int, end: AttemptEnd, held: Held, now: datetime
+) -> Step | None:
+    already = operation.error is not None and operation.error.reason is end.reason
+    if operation.attempt == attempt and operation.status is Status.FAILED and already:
+        return None
+    check_running(operation, attempt)
+    return _judged(Transition.FAIL, operation, end, held, now)
+
+
+def lose(operation: Operation, attempt: int, end: AttemptEnd, held: Held, now: datetime) -> Step:
+    check_running(operation, attempt)
+    return _judged(Transition.LOSE, operation, end, held, now)
+
+
+def lose_owner(operation: Operation, now: datetime) -> Step:
+    """End a row whose owner is gone; `ownerless` says whether it is."""
+    details = {"owner": operation.owner.id, "ended_attempt": operation.attempt}
+    if operation.cancel_requested_at is not None:
+        after = ended(operation, Status.CANCELLED, now)
+        return make_step(Transition.LOSE_OWNER, operation, after, now, details, Effects())
+    error = _failure(
+        FailureReason.OWNER_LOST,
+        "the process that looked after it is gone: resume it to continue from its checkpoint",
+    )
+    after = replace(ended(operation, Status.FAILED, now), error=error)
+    return make_step(Transition.LOSE_OWNER, operation, after, now, details, Effects())
+
+
+def _judged(
+    transition: Transition, operation: Operation, end: AttemptEnd, held: Held, now: datetime
+) -> Step:
+    effects = _adopting(operation.attempt, end.adopt, held)
+    details: dict[str, Any] = {
+        "reason": end.reason,
+        "message": end.message,
+        "ended_attempt": operation.attempt,
+    }
+    if operation.cancel_requested_at is not None:
+        after = ended(operation, Status.CANCELLED, now)
+        return make_step(transition, operation, after, now, details, effects)
+    latest = latest_good(operation.attempt, effects.commit, held)
+    verdict = judge(operation, end.reason, latest[0] if latest else None, end.found_on_start)
+    counted = replace(
+        operation,
+        restarts=verdict.restarts,
+        memory_restarts=verdict.memory_restarts,
+        last_failure=verdict.last_failure,
+    )
+    if verdict.repeat:
+        after = next_attempt(counted, latest[1] if latest else None)
+        effects = replace(effects, keep_epochs=latest[1].epoch if latest else 0)
+        return make_step(transition, operation, after, now, details, effects)
+    message = end.message
+    if end.reason.retryable:
+        message = f"{message} (not restarted: {verdict.refusal})"
+    error = _failure(end.reason, message)
+    after = replace(ended(counted, Status.FAILED, now), error=error)
+    details["refusal"] = verdict.refusal
+    return make_step(transition, operation, after, now, details, effects)
+
+
+def _adopting(attempt: int, adopt: tuple[NewCheckpoint, ...], held: Held) -> Effects:
+    known = {c.key for c in held}
+    new = tuple(c for c in adopt if (attempt, c.number) not in known)
+    doomed = superseded(attempt, new, held) if new else set()
+    return Effects(commit=new, doom=tuple(sorted(doomed)))
+
+
+def _failure(reason: FailureReason, message: str) -> Failure:
+    return Failure(reason.upper(), reason, message)

@@ -1,0 +1,339 @@
+"""The one writer of the store: every change of an operation is a method here.
+
+It runs in the operations actor, or in a client that has no cluster; the guard is the row in the
+database, wherever this runs. transitions.py judges, the store writes.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+from ktrdr.errors import ModelNotFound, OperationNotFound
+from ktrdr.operations import endings, guards, transitions
+from ktrdr.operations.endings import AttemptEnd
+from ktrdr.operations.model import (
+    Checkpoint,
+    Event,
+    FailureReason,
+    HistoryRow,
+    ModelRow,
+    NewCheckpoint,
+    Operation,
+    Owner,
+    Plan,
+    Report,
+    Request,
+    Result,
+    Resumption,
+    Status,
+    StopKind,
+    check_operation_id,
+    new_operation_id,
+)
+from ktrdr.operations.ports import Reader, Store, Transaction
+from ktrdr.operations.steps import Step, check_running, lease_expired, lease_from, ownerless
+
+
+class OperationsService:
+    def __init__(self, store: Store) -> None:
+        self._store = store
+
+    def submit(self, request: Request, plan: Plan, owner: Owner, request_id: str) -> Operation:
+        """Write a pending operation for `owner` to start; a repeated id gives the first answer."""
+        guards.check_submission(request, plan)
+        with self._store.transaction() as tx:
+            known = tx.claim(request_id)
+            if known is not None:
+                return _found(tx, known)
+            now = tx.now()
+            operation_id = new_operation_id(now)
+            return _apply(
+                tx, transitions.submit(operation_id, request, plan, owner, request_id, now)
+            )
+
+    def start(self, operation_id: str, owner_id: str) -> Operation:
+        """Begin attempt 1; StaleAttempt when the row is another owner's."""
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            return _apply(tx, transitions.start(row, owner_id, tx.now()))
+
+    def launch(self, operation_id: str, attempt: int, owner_id: str) -> Operation:
+        """Say that a restarted or resumed attempt is now given a driver; once per attempt."""
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            return _apply(tx, transitions.launch(row, attempt, owner_id, tx.now()))
+
+    def report(self, operation_id: str, attempt: int, report: Report) -> None:
+        """Write progress and history; a sequence already seen changes nothing.
+
+        Raise StaleAttempt or IllegalTransition when the attempt is over: the driver must stop.
+        """
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            held = tx.checkpoints(operation_id) if report.restored else ()
+            step = transitions.report(row, attempt, report, held, tx.now())
+            if step is not None:
+                tx.apply(step)
+
+    def warn(self, operation_id: str, attempt: int, message: str) -> None:
+        """Leave an event of a trouble that training survives."""
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            tx.apply(transitions.warn(row, attempt, message, tx.now()))
+
+    def commit_checkpoint(
+        self, operation_id: str, attempt: int, checkpoint: NewCheckpoint
+    ) -> tuple[Checkpoint, ...]:
+        """Write the row of a durable directory and doom those it supersedes; repeatable.
+
+        Return every doomed row not yet forgotten: their directories may be removed now.
+        """
+        guards.check_checkpoint_path(operation_id, checkpoint.path)
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            held = tx.checkpoints(operation_id)
+            step = transitions.commit_checkpoint(row, attempt, checkpoint, held, tx.now())
+            if step is not None:
+                tx.apply(step)
+            return tuple(c for c in tx.checkpoints(operation_id) if c.doomed_at is not None)
+
+    def forget_checkpoints(self, operation_id: str, ids: tuple[int, ...]) -> None:
+        """Delete doomed rows whose directories are gone; rows that are not doomed stay."""
+        check_operation_id(operation_id)
+        with self._store.transaction() as tx:
+            tx.forget_checkpoints(operation_id, ids)
+
+    def request_cancel(
+        self, operation_id: str, attempt: int, request_id: str, presumed_dead: str | None = None
+    ) -> Operation:
+        """Ask for the end of what the caller saw as `attempt`; asking again changes nothing.
+
+        An automatic restart since then does not matter; a user's resume since then is
+        StaleAttempt. Pending ends at once, running when its driver confirms, and at once when
+        its owner is gone: its lease has expired, or its id is `presumed_dead`. Raise
+        OperationNotCancellable when it completed or failed first.
+        """
+        with self._store.transaction() as tx:
+            known = tx.claim(request_id)
+            row, now = _locked(tx, operation_id), tx.now()
+            step = None if known else transitions.request_cancel(row, attempt, request_id, now)
+            row = _apply(tx, step) if step is not None else row
+            if row.cancel_requested_at and ownerless(row, presumed_dead, now):
+                row = _apply(tx, endings.lose_owner(row, now))
+            return row
+
+    def finish_completed(
+        self, operation_id: str, attempt: int, result: Result, model: tuple[str, int]
+    ) -> Operation:
+        """End with a stored model (strategy name, version); every checkpoint row is doomed."""
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            held = tx.checkpoints(operation_id)
+            step = endings.finish_completed(row, attempt, result, model, held, tx.now())
+            return _apply(tx, step) if step is not None else row
+
+    def finish_stopped(
+        self,
+        operation_id: str,
+        attempt: int,
+        kind: StopKind,
+        adopt: tuple[NewCheckpoint, ...] = (),
+    ) -> Operation:
+        """End at a batch boundary as asked: cancelled, or for a drain the next attempt.
+
+        `adopt` are durable directories of this attempt whose rows were never written.
+        """
+        _check_paths(operation_id, adopt)
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            held = tx.checkpoints(operation_id)
+            step = endings.finish_stopped(row, attempt, kind, adopt, held, tx.now())
+            return _apply(tx, step) if step is not None else row
+
+    def finish_failed(
+        self,
+        operation_id: str,
+        attempt: int,
+        reason: FailureReason,
+        message: str,
+        adopt: tuple[NewCheckpoint, ...] = (),
+    ) -> Operation:
+        """End with a failure: cancelled if that was asked for, else the next attempt or failed."""
+        _check_paths(operation_id, adopt)
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            held = tx.checkpoints(operation_id)
+            end = AttemptEnd(reason, message, adopt)
+            step = endings.finish_failed(row, attempt, end, held, tx.now())
+            return _apply(tx, step) if step is not None else row
+
+    def lose(
+        self,
+        operation_id: str,
+        attempt: int,
+        reason: FailureReason,
+        message: str,
+        found_on_start: bool = False,
+    ) -> Operation:
+        """Say for a driver that cannot say it itself that its attempt is over; by the owner.
+
+        `found_on_start`: a restarted owner found no driver; before the attempt's first report
+        this costs no restart budget.
+        """
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            held = tx.checkpoints(operation_id)
+            end = AttemptEnd(reason, message, found_on_start=found_on_start)
+            return _apply(tx, endings.lose(row, attempt, end, held, tx.now()))
+
+    def try_resume(
+        self,
+        operation_id: str,
+        attempt: int,
+        resumption: Resumption,
+        presumed_dead: str | None = None,
+    ) -> Operation:
+        """Take a stopped operation into its next attempt; of N callers exactly one succeeds.
+
+        A pending or running row counts as stopped when its owner is gone: its lease has expired,
+        or its id is `presumed_dead` (an embedded owner that the caller saw dead on its own
+        host). Raise OperationNotResumable to the others, and CheckpointNotFound when the chosen
+        row was doomed meanwhile: then choose and verify again. A repeated request id gives the
+        first answer.
+        """
+        with self._store.transaction() as tx:
+            known = tx.claim(resumption.request_id)
+            row = _locked(tx, operation_id)
+            if known is not None:
+                return row
+            now = tx.now()
+            if ownerless(row, presumed_dead, now):
+                row = _apply(tx, endings.lose_owner(row, now))
+            held = tx.checkpoints(operation_id)
+            return _apply(tx, transitions.try_resume(row, attempt, resumption, held, now))
+
+    def check_resumable(self, operation: Operation, presumed_dead: str | None = None) -> None:
+        """Raise OperationNotResumable where try_resume would refuse the row as it was read."""
+        with self._store.read() as view:
+            gone = ownerless(operation, presumed_dead, view.now())
+        if not gone:
+            transitions.check_resumable(operation, operation.attempt)
+
+    def reserve_model(self, operation_id: str, attempt: int) -> ModelRow:
+        """Return the attempt's version of its strategy's model; repeated: the same answer."""
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            check_running(row, attempt)
+            return tx.reserve_model(row)
+
+    def renew(self, owner_id: str) -> int:
+        """Extend the lease of everything the owner looks after; return how many rows that is."""
+        with self._store.transaction() as tx:
+            return tx.renew(owner_id, lease_from(tx.now()))
+
+    def owned(self, owner_id: str) -> tuple[Operation, ...]:
+        """Return the pending and running operations of an owner, oldest first."""
+        with self._store.read() as view:
+            return view.owned(owner_id)
+
+    def get(self, operation_id: str) -> Operation:
+        with self._store.read() as view:
+            return _found(view, operation_id)
+
+    def list(
+        self, status: Status | None = None, limit: int | None = None, offset: int = 0
+    ) -> tuple[tuple[Operation, ...], int]:
+        """Return one page, newest first, and how many there are in all."""
+        with self._store.read() as view:
+            return view.operations(status, limit, offset), view.num_operations(status)
+
+    def events(self, operation_id: str) -> tuple[Event, ...]:
+        with self._store.read() as view:
+            _found(view, operation_id)
+            return view.events(operation_id)
+
+    def history(self, operation_id: str) -> tuple[HistoryRow, ...]:
+        with self._store.read() as view:
+            _found(view, operation_id)
+            return view.history(operation_id)
+
+    def checkpoints(self, operation_id: str, doomed: bool = False) -> tuple[Checkpoint, ...]:
+        """Return the standing rows (or the doomed ones) by (attempt, number)."""
+        with self._store.read() as view:
+            _found(view, operation_id)
+            rows = view.checkpoints(operation_id)
+        return tuple(c for c in rows if (c.doomed_at is not None) == doomed)
+
+    def latest_checkpoint(self, operation_id: str) -> Checkpoint | None:
+        return self.latest_checkpoints((operation_id,)).get(operation_id)
+
+    def latest_checkpoints(self, operation_ids: tuple[str, ...]) -> dict[str, Checkpoint]:
+        """Return, for each operation that has one, its latest good checkpoint."""
+        for operation_id in operation_ids:
+            check_operation_id(operation_id)
+        with self._store.read() as view:
+            return view.latest_checkpoints(operation_ids)
+
+    def models(self) -> tuple[ModelRow, ...]:
+        """Return the completed versions by (strategy name, version)."""
+        with self._store.read() as view:
+            return view.models(None)
+
+    def model(self, strategy_name: str, version: int | None = None) -> ModelRow:
+        """Return a completed version, the newest when none is named; raise ModelNotFound."""
+        guards.check_strategy_name(strategy_name)
+        with self._store.read() as view:
+            rows = view.models(strategy_name)
+        for row in reversed(rows):
+            if version in (None, row.version):
+                return row
+        name = strategy_name if version is None else f"{strategy_name}@v{version}"
+        raise ModelNotFound(f"no model {name} in the store: see `ktrdr models list`")
+
+    def model_of(self, operation_id: str) -> tuple[str, int]:
+        """Return (strategy name, version) of what an operation made; raise ModelNotFound."""
+        with self._store.read() as view:
+            rows = view.models(_found(view, operation_id).request.strategy_name)
+        for row in rows:
+            if row.operation_id == operation_id:
+                return row.strategy_name, row.version
+        raise ModelNotFound(
+            f"operation {operation_id} has made no model: it has not completed,"
+            f" see `ktrdr operations status {operation_id}`"
+        )
+
+    def lease_expired(self, operation: Operation) -> bool:
+        """Say whether nobody has looked after a pending or running operation for a lease's time."""
+        with self._store.read() as view:
+            return lease_expired(operation, view.now())
+
+    def now(self) -> datetime:
+        """Return the database's clock, aware UTC."""
+        with self._store.read() as view:
+            return view.now()
+
+
+def _locked(tx: Transaction, operation_id: str) -> Operation:
+    row = tx.lock(check_operation_id(operation_id))
+    return row if row is not None else _missing(operation_id)
+
+
+def _found(view: Reader, operation_id: str) -> Operation:
+    row = view.operation(check_operation_id(operation_id))
+    return row if row is not None else _missing(operation_id)
+
+
+def _missing(operation_id: str) -> Operation:
+    raise OperationNotFound(
+        f"no operation {operation_id} in the store: see `ktrdr operations list`"
+    )
+
+
+def _apply(tx: Transaction, step: Step) -> Operation:
+    tx.apply(step)
+    return step.after
+
+
+def _check_paths(operation_id: str, adopt: tuple[NewCheckpoint, ...]) -> None:
+    for checkpoint in adopt:
+        guards.check_checkpoint_path(operation_id, checkpoint.path)

@@ -1,0 +1,283 @@
+"""The transitions that begin or continue an attempt; endings.py has those that end one.
+
+Each is a pure function: the row before, what is asked, the time -> a Step, or None when it was
+done before and nothing is left to write.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, replace
+from datetime import datetime
+from typing import Any
+
+from ktrdr.errors import (
+    CheckpointNotFound,
+    IllegalTransition,
+    OperationNotCancellable,
+    OperationNotResumable,
+    StaleAttempt,
+)
+from ktrdr.operations.judgement import superseded
+from ktrdr.operations.model import (
+    Checkpoint,
+    NewCheckpoint,
+    Operation,
+    Owner,
+    Phase,
+    Plan,
+    Report,
+    Request,
+    Restored,
+    ResumedFrom,
+    Resumption,
+    Status,
+    timestamp,
+)
+from ktrdr.operations.steps import (
+    Effects,
+    Held,
+    Step,
+    check_running,
+    ended,
+    lease_from,
+    make_step,
+    next_attempt,
+)
+from ktrdr.operations.table import Transition
+
+
+def submit(
+    operation_id: str, request: Request, plan: Plan, owner: Owner, request_id: str, now: datetime
+) -> Step:
+    after = Operation(
+        operation_id=operation_id,
+        status=Status.PENDING,
+        phase=None,
+        attempt=0,
+        owner=owner,
+        lease_expires_at=lease_from(now),
+        request=request,
+        plan=plan,
+        created_at=now,
+    )
+    return make_step(Transition.SUBMIT, None, after, now, {}, Effects(request_id=request_id))
+
+
+def start(operation: Operation, owner_id: str, now: datetime) -> Step:
+    _check_owner(operation, owner_id)
+    after = replace(
+        operation, status=Status.RUNNING, phase=Phase.STARTING, attempt=1, started_at=now
+    )
+    return make_step(Transition.START, operation, after, now, {}, Effects())
+
+
+def launch(operation: Operation, attempt: int, owner_id: str, now: datetime) -> Step:
+    _check_owner(operation, owner_id)
+    check_running(operation, attempt)
+    if operation.phase is not Phase.RESTARTING:
+        raise IllegalTransition(
+            f"attempt {attempt} of operation {operation.operation_id} is {operation.phase}:"
+            " it was launched or cancelled meanwhile"
+        )
+    after = replace(operation, phase=Phase.STARTING)
+    return make_step(Transition.LAUNCH, operation, after, now, {}, Effects())
+
+
+def report(
+    operation: Operation, attempt: int, report: Report, held: Held, now: datetime
+) -> Step | None:
+    check_running(operation, attempt)
+    if report.sequence <= operation.report_sequence:
+        return None
+    phase = report.phase or operation.phase
+    # A cancel stays visible until it is confirmed, whatever the driver was doing when it came.
+    phase = Phase.STOPPING if operation.cancel_requested_at else phase
+    after = replace(
+        operation,
+        phase=phase,
+        progress=report.progress or operation.progress,
+        report_sequence=report.sequence,
+    )
+    effects = Effects(history=report.history)
+    details: dict[str, Any] = {"phase": phase}
+    if report.restored is not None:
+        seed = _seed(operation, report.restored, held)
+        after = _seeded(after, seed, report.restored)
+        effects = replace(
+            effects, flag=report.restored.passed_over, keep_epochs=seed.epoch if seed else 0
+        )
+        details |= _seed_details(seed, report.restored.resumed_from, report.restored.passed_over)
+    step = make_step(Transition.REPORT, operation, after, now, details, effects)
+    recorded = phase is not operation.phase or report.restored is not None
+    return replace(step, recorded=recorded)
+
+
+def warn(operation: Operation, attempt: int, message: str, now: datetime) -> Step:
+    check_running(operation, attempt)
+    details = {"message": message}
+    return make_step(Transition.WARN, operation, operation, now, details, Effects())
+
+
+def commit_checkpoint(
+    operation: Operation, attempt: int, new: NewCheckpoint, held: Held, now: datetime
+) -> Step | None:
+    check_running(operation, attempt)
+    # An older number is a repeat too: its row may have been doomed and forgotten since.
+    if any(c.attempt == attempt and c.number >= new.number for c in held):
+        return None
+    effects = _committing(attempt, new, held)
+    details = {
+        "number": new.number,
+        "checkpoint_type": new.checkpoint_type,
+        "epoch": new.epoch,
+        "batch": new.batch,
+        "doomed": [list(key) for key in effects.doom],
+    }
+    return make_step(Transition.COMMIT_CHECKPOINT, operation, operation, now, details, effects)
+
+
+def request_cancel(
+    operation: Operation, attempt: int, request_id: str, now: datetime
+) -> Step | None:
+    if operation.status in (Status.COMPLETED, Status.FAILED):
+        raise OperationNotCancellable(
+            f"operation {operation.operation_id} is {operation.status} and cannot be cancelled:"
+            f" see `ktrdr operations status {operation.operation_id}`",
+            status=operation.status.value,
+        )
+    if operation.status is Status.CANCELLED:
+        return None
+    if not operation.resumed_attempt <= attempt <= operation.attempt:
+        raise StaleAttempt(
+            f"operation {operation.operation_id} was resumed meanwhile and is in attempt"
+            f" {operation.attempt}: cancel it again to stop that one"
+        )
+    if operation.cancel_requested_at is not None:
+        return None
+    after = replace(operation, cancel_requested_at=now, phase=Phase.STOPPING)
+    if operation.status is Status.PENDING:
+        after = ended(after, Status.CANCELLED, now)
+    effects = Effects(request_id=request_id)
+    return make_step(Transition.REQUEST_CANCEL, operation, after, now, {}, effects)
+
+
+def try_resume(
+    operation: Operation, attempt: int, resumption: Resumption, held: Held, now: datetime
+) -> Step:
+    check_resumable(operation, attempt)
+    chosen = _chosen(operation, resumption.checkpoint_id, held)
+    after = replace(
+        next_attempt(operation, chosen),
+        status=Status.RUNNING,
+        owner=resumption.owner,
+        lease_expires_at=lease_from(now),
+        plan=resumption.plan,
+        completed_at=None,
+        cancel_requested_at=None,
+        error=None,
+        seed_checkpoint_id=chosen.id,
+        resumed_from=resumption.resumed_from,
+        resumed_attempt=operation.attempt + 1,
+        restarts=0,
+        memory_restarts=0,
+        last_failure=None,
+    )
+    effects = Effects(
+        request_id=resumption.request_id, flag=resumption.passed_over, keep_epochs=chosen.epoch
+    )
+    details = _seed_details(chosen, resumption.resumed_from, resumption.passed_over)
+    details |= {"owner": resumption.owner.id, "before": _overwritten(operation)}
+    return make_step(Transition.TRY_RESUME, operation, after, now, details, effects)
+
+
+def check_resumable(operation: Operation, attempt: int) -> None:
+    """Raise OperationNotResumable unless it ended cancelled or failed with this attempt."""
+    status, name = operation.status, operation.operation_id
+    if status not in (Status.CANCELLED, Status.FAILED):
+        advice = (
+            f"its model is in the store, see `ktrdr operations status {name}`"
+            if status is Status.COMPLETED
+            else f"cancel it first with `ktrdr operations cancel {name}`"
+        )
+        raise OperationNotResumable(
+            f"operation {name} is {status} and cannot be resumed: {advice}", status=status.value
+        )
+    if operation.attempt != attempt:
+        raise OperationNotResumable(
+            f"operation {name} was resumed meanwhile and is {status} again after attempt"
+            f" {operation.attempt}: look at it and resume it again",
+            status=status.value,
+        )
+
+
+def _check_owner(operation: Operation, owner_id: str) -> None:
+    if operation.owner.id != owner_id:
+        raise StaleAttempt(f"operation {operation.operation_id} belongs to another owner")
+
+
+def _committing(attempt: int, new: NewCheckpoint, held: Held) -> Effects:
+    doomed = superseded(attempt, (new,), held)
+    return Effects(commit=(new,), doom=tuple(sorted(doomed)))
+
+
+def _chosen(operation: Operation, checkpoint_id: int, held: Held) -> Checkpoint:
+    for checkpoint in held:
+        if checkpoint.id == checkpoint_id and checkpoint.doomed_at is None:
+            return checkpoint
+    raise CheckpointNotFound(
+        f"checkpoint {checkpoint_id} of operation {operation.operation_id} is gone:"
+        " choose its latest one again"
+    )
+
+
+def _seed(operation: Operation, restored: Restored, held: Held) -> Checkpoint | None:
+    if restored.checkpoint_id is None:
+        return None
+    return _chosen(operation, restored.checkpoint_id, held)
+
+
+def _seeded(operation: Operation, seed: Checkpoint | None, restored: Restored) -> Operation:
+    return replace(
+        operation,
+        seed_checkpoint_id=seed.id if seed is not None else None,
+        resumed_from=restored.resumed_from,
+    )
+
+
+def _seed_details(
+    seed: Checkpoint | None,
+    resumed_from: ResumedFrom | None,
+    passed_over: tuple[tuple[int, str], ...],
+) -> dict[str, Any]:
+    return {
+        "checkpoint": None
+        if seed is None
+        else {
+            "id": seed.id,
+            "attempt": seed.attempt,
+            "number": seed.number,
+            "checkpoint_type": seed.checkpoint_type,
+            "epoch": seed.epoch,
+            "batch": seed.batch,
+        },
+        "exact": resumed_from.exact if resumed_from is not None else None,
+        "differences": list(resumed_from.differences) if resumed_from is not None else [],
+        "passed_over": [{"id": id_, "why": why} for id_, why in passed_over],
+    }
+
+
+def _overwritten(operation: Operation) -> dict[str, Any]:
+    """Return what a resume clears in the row, for its event to keep."""
+    error, cancel, ended_at = (
+        operation.error,
+        operation.cancel_requested_at,
+        operation.completed_at,
+    )
+    return {
+        "status": operation.status,
+        "error": asdict(error) if error is not None else None,
+        "cancel_requested_at": timestamp(cancel) if cancel is not None else None,
+        "completed_at": timestamp(ended_at) if ended_at is not None else None,
+        "restarts": operation.restarts,
+        "progress": asdict(operation.progress) if operation.progress is not None else None,
+    }

@@ -1,0 +1,49 @@
+"""The driver: one detached actor per attempt, which runs the training and answers for it."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+
+import ray
+
+from ktrdr.operations.model import StopKind
+
+log = logging.getLogger(__name__)
+
+
+class Driver:
+    """Runs its attempt on a thread of its own, so that it can be asked to stop at any time.
+
+    SIGTERM means shutdown: a last checkpoint, then the end. SIGINT is the command's business,
+    which shares the terminal with this process.
+    """
+
+    def __init__(self, operation_id: str, attempt: int) -> None:
+        self._operation_id = operation_id
+        self._attempt = attempt
+        self._stop_kind: StopKind | None = None
+        self._ended = threading.Event()
+        signal.signal(signal.SIGTERM, lambda *_: self.stop(StopKind.SHUTDOWN))
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=self._run, name="training").start()
+
+    def stop(self, kind: StopKind) -> None:
+        """Stop at the next batch boundary, with a checkpoint; the first one who asks is named."""
+        self._stop_kind = self._stop_kind or kind
+
+    def join(self) -> None:
+        """Answer when the attempt is over: who waits for this learns of a dead driver at once."""
+        self._ended.wait()
+
+    def _run(self) -> None:
+        from ktrdr.runtime.attempt import run_attempt
+
+        try:
+            run_attempt(self._operation_id, self._attempt, lambda: self._stop_kind)
+        except Exception:
+            log.exception("%s attempt %d", self._operation_id, self._attempt)
+        finally:
+            self._ended.set()
+            ray.kill(ray.get_runtime_context().current_actor)

@@ -1,0 +1,59 @@
+"""Where ktrdr keeps things: read from the environment once, here, and handed down from here."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from ktrdr.errors import Usage
+
+
+@dataclass(frozen=True)
+class Settings:
+    """`home` holds what this machine keeps, `storage` the bars, checkpoints and models."""
+
+    home: Path
+    database_url: str
+    storage: Path
+
+    def environment(self) -> dict[str, str]:
+        """The variables from which another process reads the same settings."""
+        return {
+            "KTRDR_HOME": str(self.home),
+            "KTRDR_DATABASE_URL": self.database_url,
+            "KTRDR_STORAGE": str(self.storage),
+        }
+
+
+def read_settings(
+    environ: Mapping[str, str] = os.environ,
+    *,
+    home: str | Path | None = None,
+    database_url: str | None = None,
+    storage: str | Path | None = None,
+) -> Settings:
+    """Settings from arguments, else from the environment, else below `~/.ktrdr`.
+
+    Raises:
+        Usage: the storage is no path of this machine.
+    """
+    root = _absolute(home or environ.get("KTRDR_HOME") or "~/.ktrdr")
+    where = str(storage or environ.get("KTRDR_STORAGE") or root / "storage")
+    if "://" in where:
+        raise Usage(f"KTRDR_STORAGE: {where[:80]!r} is no folder of this machine: give its path")
+    return Settings(
+        home=root,
+        database_url=database_url
+        or environ.get("KTRDR_DATABASE_URL")
+        or f"sqlite:///{root / 'ktrdr.db'}",
+        storage=_absolute(where),
+    )
+
+
+def _absolute(path: str | Path) -> Path:
+    try:
+        return Path(os.path.abspath(Path(path).expanduser()))
+    except (RuntimeError, ValueError):
+        raise Usage(f"{str(path)[:80]!r} is no path: set KTRDR_HOME to a folder") from None

@@ -1,0 +1,242 @@
+"""Reading strategies: YAML text to a checked `Strategy`, with every mistake named at once."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic_core import ErrorDetails
+
+from ktrdr.errors import InvalidStrategy, StrategyNotFound
+from ktrdr.strategy.differences import INFORMATIVE_KEYS
+from ktrdr.strategy.indicators import INDICATORS
+from ktrdr.strategy.references import Problem, nearest, reference_problems
+from ktrdr.strategy.schema import CLASS_OF_TAG, Strategy
+
+MAX_BYTES = 1 << 20
+MAX_NODES = 100_000
+
+# Where older or foreign files say something that this grammar says elsewhere.
+MOVED = {
+    "model.training": "move its keys to training",
+    "model.features": "not used; remove it",
+    "profit_target_atr": "say pt_multiplier",
+    "stop_loss_atr": "say sl_multiplier",
+    "max_holding_bars": "say max_holding_period",
+    "atr_period": "say vol_span",
+    "fast": "say fast_period",
+    "slow": "say slow_period",
+    "signal": "say signal_period",
+}
+
+
+def load_strategy(path: Path) -> Strategy:
+    """Read and check a strategy file.
+
+    Raises:
+        StrategyNotFound: there is no such file.
+        InvalidStrategy: it is no strategy; `details["problems"]` lists every mistake.
+    """
+    return parse_strategy(read_text(path), str(path))
+
+
+def parse_strategy(text: str, origin: str) -> Strategy:
+    """Check a strategy's YAML text; `origin` names it in messages."""
+    return validate_strategy(_parse_yaml(text, origin), origin)
+
+
+def validate_strategy(data: Any, origin: str) -> Strategy:
+    """Check a strategy given as plain data."""
+    if not isinstance(data, Mapping):
+        raise _invalid(origin, [("", "a strategy is a mapping of keys such as name, indicators")])
+    problems = reference_problems(data)
+    try:
+        strategy = Strategy.model_validate(data)
+    except ValidationError as error:
+        raise _invalid(origin, [*_problems(error), *problems]) from None
+    if problems:
+        raise _invalid(origin, problems)
+    return strategy
+
+
+def with_overrides(strategy: Strategy, overrides: Mapping[str, Any]) -> Strategy:
+    """The strategy as a request changes it.
+
+    Args:
+        overrides: any of symbol, timeframe, start_date, end_date, epochs, seed.
+    """
+    data = strategy.model_dump(mode="json", exclude_none=True)
+    places = {
+        "symbol": ("training_data", "symbols"),
+        "timeframe": ("training_data", "timeframes"),
+        "start_date": ("training_data",),
+        "end_date": ("training_data",),
+        "epochs": ("training",),
+        "seed": ("training",),
+    }
+    for key, value in overrides.items():
+        part = data
+        for step in places[key]:
+            part = part[step]
+        part[key] = value
+    if "timeframe" in overrides:
+        for network_input in data["nn_inputs"]:
+            network_input["timeframes"] = "all"
+    return validate_strategy(data, f"{strategy.name} with the options given")
+
+
+def config(strategy: Strategy) -> dict[str, Any]:
+    """The effective configuration, defaults filled in, as plain JSON."""
+    return strategy.model_dump(mode="json")
+
+
+def fingerprint(strategy: Strategy) -> str:
+    """sha256 of all that has an effect; descriptions have none."""
+    effective = {k: v for k, v in config(strategy).items() if k not in INFORMATIVE_KEYS}
+    return hashlib.sha256(json.dumps(effective, sort_keys=True).encode()).hexdigest()
+
+
+def read_text(path: Path) -> str:
+    try:
+        if path.stat().st_size > MAX_BYTES:
+            raise InvalidStrategy(
+                f"{path}: larger than {MAX_BYTES} bytes: no strategy is that long"
+            )
+        return path.read_text(encoding="utf-8")
+    except (FileNotFoundError, NotADirectoryError):
+        raise StrategyNotFound(
+            f"no strategy file {path}: give the path of a YAML file", path=str(path)
+        ) from None
+    except UnicodeDecodeError as error:
+        raise InvalidStrategy(f"{path}: not UTF-8 text (byte {error.start})") from None
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise InvalidStrategy(f"{str(path)[:200]}: cannot be read: {reason}") from None
+
+
+class _Loader(yaml.SafeLoader):
+    """Safe YAML that refuses repeated keys and texts that unfold without end."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[str] = set()
+        for key, _ in node.value:
+            if isinstance(key, yaml.ScalarNode):
+                if key.value in seen:
+                    raise yaml.constructor.ConstructorError(
+                        None, None, f"the key {key.value[:64]} appears twice", key.start_mark
+                    )
+                seen.add(key.value)
+        return super().construct_mapping(node, deep=deep)
+
+
+def _parse_yaml(text: str, origin: str) -> Any:
+    try:
+        return _construct(_Loader(text), origin)
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark or error.context_mark
+        where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
+        raise _invalid(origin, [(where, f"not valid YAML: {error.problem}")]) from None
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
+        raise _invalid(origin, [("", f"not valid YAML: {reason.splitlines()[0]}")]) from None
+
+
+def _construct(loader: _Loader, origin: str) -> Any:
+    try:
+        node = loader.get_single_node()
+        if node is None:
+            raise _invalid(origin, [("", "the file is empty")])
+        _unfolded_size(node, {}, ())
+        return loader.construct_document(node)
+    finally:
+        loader.dispose()
+
+
+def _unfolded_size(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...]) -> int:
+    """Count nodes with every alias written out; an alias of an outer node would have no end."""
+    if id(node) in above:
+        raise ValueError("an alias refers to what it is part of")
+    if id(node) not in sizes:
+        inner = (*above, id(node))
+        children: list[yaml.Node] = []
+        if isinstance(node, yaml.MappingNode):
+            children = [child for pair in node.value for child in pair]
+        elif isinstance(node, yaml.SequenceNode):
+            children = node.value
+        sizes[id(node)] = 1 + sum(_unfolded_size(child, sizes, inner) for child in children)
+    if sizes[id(node)] > MAX_NODES:
+        raise ValueError(f"more than {MAX_NODES} values when its aliases are written out")
+    return sizes[id(node)]
+
+
+def _invalid(origin: str, problems: list[Problem]) -> InvalidStrategy:
+    lines = [f"{path}: {message}" if path else message for path, message in problems]
+    count = "" if len(lines) == 1 else f"{len(lines)} mistakes: "
+    shown = "; ".join(line.replace("; ", ", ") for line in lines[:20])
+    more = f"; and {len(lines) - 20} more" if len(lines) > 20 else ""
+    return InvalidStrategy(
+        f"{origin}: {count}{shown}{more}",
+        problems=[{"path": path, "message": message} for path, message in problems],
+    )
+
+
+def _problems(error: ValidationError) -> Iterator[Problem]:
+    for item in error.errors(include_url=False):
+        yield _path(item["loc"]), _message(item)
+
+
+def _path(loc: tuple[int | str, ...]) -> str:
+    """The path as the user wrote it: without the steps that only the schema has."""
+    steps = [str(step)[:64] for step in loc if not str(step).startswith(("<", "["))]
+    if loc[0] == "fuzzy_sets" and steps[2:3] == ["memberships"]:
+        del steps[2]
+    return ".".join(steps)
+
+
+def _message(item: ErrorDetails) -> str:
+    kind, given = item["type"], item["input"]
+    if kind == "extra_forbidden":
+        return _unknown_key(item["loc"])
+    if kind == "indicator_type":
+        return _unknown_indicator(given.get("type") if isinstance(given, Mapping) else given)
+    if kind == "string_pattern_mismatch":
+        return f"{str(given)[:64]!r} is not allowed here (must match {item['ctx']['pattern']})"
+    return item["msg"][0].lower() + item["msg"][1:]
+
+
+def _unknown_key(loc: tuple[int | str, ...]) -> str:
+    key, known = str(loc[-1]), _keys_at(loc[:-1])
+    moved = MOVED.get(".".join(map(str, loc))) or MOVED.get(key)
+    if moved and (moved.startswith(("move", "not")) or moved.split()[-1] in known):
+        return f"unknown key; {moved}"
+    return f"unknown key{nearest(key, known)}"
+
+
+def _unknown_indicator(name: Any) -> str:
+    if not isinstance(name, str):
+        return f"an indicator needs a type{nearest('', INDICATORS)}"
+    if name.lower() == "zigzag":
+        return "zigzag repaints (it knows the future) and cannot be an input"
+    return f"unknown indicator type {name[:64]!r}{nearest(name.lower(), INDICATORS)}"
+
+
+def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
+    """The keys that the grammar knows at a place, to propose the nearest one."""
+    model: type[BaseModel] | None = Strategy
+    for step in loc:
+        if str(step) in CLASS_OF_TAG:
+            model = CLASS_OF_TAG[str(step)]
+        elif model and step in model.model_fields:
+            model = _model_in(model.model_fields[str(step)].annotation)
+    return list(model.model_fields) if model else []
+
+
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((m for m in map(_model_in, get_args(annotation)) if m), None)

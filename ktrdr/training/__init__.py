@@ -1,0 +1,1 @@
+"""Pure PyTorch training: models, batches, the loop, its state and its exact resume."""

@@ -1,0 +1,34 @@
+"""What besides code and data decides on the bits of a result: recorded, and compared on resume."""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping
+from importlib.metadata import version
+from typing import Any
+
+_DISTRIBUTIONS = ("torch", "numpy", "polars", "TA-Lib", "ktrdr")
+
+
+def environment(device: str, workers: int, threads: int) -> dict[str, Any]:
+    """Versions, processor and shape of this run; a resume is exact only where all are equal."""
+    import torch
+
+    kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
+    return {
+        **{name: version(name) for name in _DISTRIBUTIONS},
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "architecture": platform.machine(),
+        "device": kind,
+        "workers": workers,
+        "threads": threads,
+    }
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """What changed, as `torch: 2.12.0 -> 2.13.0`; empty when a resume is exact."""
+    return [
+        f"{name}: {before.get(name, 'unknown')} -> {now.get(name, 'unknown')}"
+        for name in sorted(before.keys() | now.keys())
+        if before.get(name) != now.get(name)
+    ]

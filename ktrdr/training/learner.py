@@ -1,0 +1,293 @@
+"""The arithmetic of training: a network, its optimizer, and what is remembered between epochs."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ktrdr.errors import CheckpointCorrupted, DataChanged
+from ktrdr.features.dataset import Dataset
+from ktrdr.operations.model import CheckpointType, HistoryRow
+from ktrdr.strategy.schema import Strategy
+from ktrdr.training.batches import ShuffledBatches, Split
+from ktrdr.training.evaluate import accuracy, classification_report, evaluate
+from ktrdr.training.losses import Criterion, class_weights
+from ktrdr.training.models import build_model, fit_state
+from ktrdr.training.optimization import (
+    learning_rate,
+    make_optimizer,
+    make_scheduler,
+    step_scheduler,
+)
+from ktrdr.training.resume import TrainingResumeContext
+from ktrdr.training.state import (
+    Loop,
+    NonFiniteLoss,
+    Snapshot,
+    check_finite,
+    cpu_copy,
+    random_state,
+    restore_random_state,
+    seed_everything,
+)
+
+_FOLDED_BATCHES = 128
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where a learner computes, and the clock that it measures epochs with."""
+
+    device: torch.device
+    rank: int
+    clock: Callable[[], float]
+
+
+class Learner:
+    """Everything that changes while training; consistent whenever `torn` is False."""
+
+    def __init__(self, strategy: Strategy, dataset: Dataset, place: Place) -> None:
+        training, device, splits = strategy.training, place.device, dataset.splits
+        seed_everything(training.seed)
+        self._training = training
+        self._place = place
+        self._dataset = dataset
+        self._num_classes = len(dataset.class_names)
+        split = Split(dataset, splits.train, device)
+        self._rows = len(split)
+        self._shuffled = ShuffledBatches(split, training.batch_size, training.seed)
+        self._validation = Split(dataset, splits.validation, device)
+        self._criterion = Criterion(
+            class_weights(split.labels, self._num_classes),
+            training.focal_gamma if training.loss == "focal" else None,
+        )
+        self.model = build_model(
+            strategy.model, len(dataset.input_names), self._num_classes, training.seed
+        ).to(device)
+        self._parameters = list(self.model.parameters())
+        self.optimizer = make_optimizer(training, self._parameters, device)
+        self.scheduler = make_scheduler(training, self.optimizer)
+        self.best_weights: dict[str, Tensor] | None = None
+        self.loop = Loop(seed=training.seed)
+        self.torn = False
+        self._losses: list[Tensor] = []
+        self._outputs: list[Tensor] = []
+        self._resumed_at = place.clock()
+
+    @property
+    def num_batches(self) -> int:
+        """Batches per epoch."""
+        return len(self._shuffled)
+
+    @property
+    def steps(self) -> int:
+        """Batches done since the beginning."""
+        return self.loop.epoch * self.num_batches + self.loop.batch
+
+    @property
+    def finished(self) -> bool:
+        """Whether all epochs are done, or early stopping has had enough."""
+        stopping = self._training.early_stopping
+        if stopping and stopping.enabled and self.loop.stale_epochs >= stopping.patience:
+            return True
+        return self.loop.epoch >= self._training.epochs
+
+    def restore(self, resume: TrainingResumeContext) -> None:
+        """Take over a checkpoint's state; CheckpointCorrupted or DataChanged when it is foreign."""
+        if resume.manifest.dataset_digest != self._dataset.digest:
+            raise DataChanged(
+                "the features and labels are not those of the checkpoint: resume with the same"
+                " bars and strategy, or start a new training"
+            )
+        state = resume.random_states.get(str(self._place.rank))
+        if state is None:
+            raise _foreign("loop.pt")
+        if resume.loop.best_epoch:
+            fit_state(self.model, resume.best_model_weights or {}, "best_model.pt")
+        fit_state(self.model, resume.model_weights, "model.pt")
+        _check_optimizer(self.optimizer.state_dict(), resume.optimizer_state)
+        # Torch keeps the very tensors that it is given, and would train on in the context's.
+        self.optimizer.load_state_dict(copy.deepcopy(resume.optimizer_state))
+        if (self.scheduler is None) != (resume.scheduler_state is None):
+            raise _foreign("scheduler.pt")
+        if self.scheduler is not None and resume.scheduler_state is not None:
+            self.scheduler.load_state_dict(copy.deepcopy(resume.scheduler_state))
+        self.best_weights = resume.best_model_weights
+        self.loop = copy.deepcopy(resume.loop)
+        restore_random_state(state, self._place.device)
+
+    def remaining_batches(self) -> list[tuple[Tensor, Tensor]]:
+        """The batches of the running epoch that are still to be done, in its order."""
+        self._resumed_at = self._place.clock()
+        return self._shuffled.arrange(self.loop.epoch, self.loop.batch)
+
+    def step(self, inputs: Tensor, labels: Tensor) -> None:
+        """Learn from one batch. Never waits for the device but once in many batches."""
+        self.torn = True
+        for parameter in self._parameters:
+            parameter.grad = None  # what zero_grad does, without its profiler's bookkeeping
+        outputs = self.model(inputs)
+        loss = self._criterion.mean(outputs, labels)
+        torch.autograd.backward(loss)
+        if self._training.gradient_clip is not None:
+            torch.nn.utils.clip_grad_norm_(self._parameters, self._training.gradient_clip)
+        self.optimizer.step()
+        self._losses.append(loss.detach())
+        self._outputs.append(outputs.detach())
+        self.loop.batch += 1
+        if len(self._losses) == _FOLDED_BATCHES:
+            self._fold()
+        self.torn = False
+
+    def finish_epoch(self) -> HistoryRow:
+        """Validate, remember the best, move the schedule; raises NonFiniteLoss."""
+        metrics = self._epoch_metrics()
+        row = HistoryRow(self.loop.epoch + 1, metrics)
+        self.torn = True
+        self.loop.history.append(row)
+        self._judge(row)
+        step_scheduler(self.scheduler, metrics.get(self._training.monitor))
+        self.loop.epoch, self.loop.batch = row.epoch, 0
+        self.loop.loss_total, self.loop.correct, self.loop.seconds = 0.0, 0, 0.0
+        self.torn = False
+        return row
+
+    def snapshot(self, kind: CheckpointType) -> Snapshot:
+        """A copy of everything that a resume needs; raises NonFiniteLoss."""
+        self._fold()
+        loop = copy.copy(self.loop)
+        loop.history = list(self.loop.history)
+        if loop.batch:
+            loop.seconds = self._epoch_seconds()
+        snapshot = Snapshot(
+            checkpoint_type=kind,
+            loop=loop,
+            global_step=self.steps,
+            model=cpu_copy(self.model.state_dict()),
+            optimizer=cpu_copy(self.optimizer.state_dict()),
+            scheduler=cpu_copy(self.scheduler.state_dict()) if self.scheduler else None,
+            best_model=self.best_weights,  # a copy already, replaced and never written to
+            random_state=random_state(self._place.device),
+            rank=self._place.rank,
+        )
+        self._check_finite(snapshot.model, "the model's weights")
+        self._check_finite(snapshot.optimizer, "the optimizer's state")
+        self._check_finite(_numbers(loop.loss_total), "the training loss")
+        return snapshot
+
+    def test(self) -> dict[str, Any]:
+        """Metrics of the best epoch's weights, which the model then holds: training is over."""
+        self.torn = True
+        assert self.best_weights is not None
+        self.model.load_state_dict(self.best_weights)
+        best = self.loop.history[self.loop.best_epoch - 1].metrics
+        metrics: dict[str, Any] = {
+            name: best[name] for name in ("val_loss", "val_accuracy") if name in best
+        }
+        split = Split(self._dataset, self._dataset.splits.test, self._place.device)
+        if not len(split):
+            return metrics
+        loss, confusion = evaluate(self.model, split, self._criterion, self._num_classes)
+        self._check_finite(_numbers(loss), "the test loss")
+        return metrics | classification_report(loss, confusion, self._dataset.class_names)
+
+    def _epoch_metrics(self) -> dict[str, Any]:
+        self._fold()
+        metrics: dict[str, Any] = {
+            "train_loss": self.loop.loss_total / self._rows,
+            "train_accuracy": self.loop.correct / self._rows,
+        }
+        if len(self._validation):
+            loss, confusion = evaluate(
+                self.model, self._validation, self._criterion, self._num_classes
+            )
+            metrics |= {"val_loss": loss, "val_accuracy": accuracy(confusion)}
+        self._check_finite(_numbers(*metrics.values()), "the loss")
+        self._check_finite(self.model.state_dict(), "the model's weights")
+        return metrics | {
+            "learning_rate": learning_rate(self.optimizer),
+            "duration": self._epoch_seconds(),
+        }
+
+    def _judge(self, row: HistoryRow) -> None:
+        """Best epoch: strictly better, so ties go to the earliest; without validation the last."""
+        loop, monitor = self.loop, self._training.monitor
+        score = row.metrics.get(monitor)
+        if score is None or _improves(monitor, score, loop.best_score, 0.0):
+            loop.best_epoch, loop.best_score = row.epoch, score
+            self.best_weights = cpu_copy(self.model.state_dict())
+        stopping = self._training.early_stopping
+        if score is None or stopping is None:
+            return
+        if _improves(monitor, score, loop.reference_score, stopping.min_delta):
+            loop.reference_score, loop.stale_epochs = score, 0
+        else:
+            loop.stale_epochs += 1
+
+    def _fold(self) -> None:
+        """Add the batches since the last fold to the epoch's sums, one after the other.
+
+        Strictly in order, in double precision: where folds fall does not change a bit.
+        """
+        if not self._losses:
+            return
+        size, first = self._training.batch_size, self.loop.batch - len(self._losses)
+        labels = self._shuffled.labels[first * size : self.loop.batch * size]
+        predicted = torch.cat(self._outputs).argmax(dim=1)
+        self.loop.correct += int((predicted == labels).sum().item())
+        for index, loss in enumerate(torch.stack(self._losses).tolist(), start=first):
+            self.loop.loss_total += loss * min(size, self._rows - index * size)
+        self._losses.clear()
+        self._outputs.clear()
+
+    def _epoch_seconds(self) -> float:
+        return self.loop.seconds + self._place.clock() - self._resumed_at
+
+    def _check_finite(self, value: Any, what: str) -> None:
+        position = f"after epoch {self.loop.epoch}, batch {self.loop.batch}"
+        try:
+            check_finite(value, f"{what} {position}")
+        except NonFiniteLoss:
+            self.torn = True
+            raise
+
+
+def _numbers(*values: float) -> Tensor:
+    return torch.tensor(values, dtype=torch.float64)
+
+
+def _improves(monitor: str, score: float, reference: float | None, min_delta: float) -> bool:
+    if reference is None:
+        return True
+    gain = score - reference if monitor == "val_accuracy" else reference - score
+    return gain > min_delta and not math.isnan(gain)
+
+
+def _check_optimizer(own: dict[str, Any], stored: Any) -> None:
+    """Torch itself accepts another optimizer's state, and fails only at the next step."""
+    try:
+        same = [_options(group) for group in own["param_groups"]] == [
+            _options(group) for group in stored["param_groups"]
+        ]
+    except (KeyError, TypeError, AttributeError):
+        same = False
+    if not same:
+        raise _foreign("optimizer.pt")
+
+
+def _options(group: dict[str, Any]) -> tuple[set[str], int]:
+    return set(group) - {"initial_lr"}, len(group["params"])
+
+
+def _foreign(name: str) -> CheckpointCorrupted:
+    return CheckpointCorrupted(
+        f"{name} of the checkpoint does not fit the strategy's training section:"
+        " use the strategy that it was made with",
+        files={name: "of another training"},
+    )

@@ -1,0 +1,106 @@
+"""From a checkpoint to the state that training goes on from; nothing in it is trusted unread."""
+
+from __future__ import annotations
+
+import dataclasses
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from ktrdr.checkpoints.manifest import Manifest
+from ktrdr.checkpoints.verify import read_checkpoint
+from ktrdr.errors import CheckpointCorrupted
+from ktrdr.operations.model import HistoryRow
+from ktrdr.training.models import load_state
+from ktrdr.training.state import Loop
+
+_REQUIRED = ("model.pt", "optimizer.pt", "loop.pt")
+
+
+class HasDirectory(Protocol):
+    """A `ray.train.Checkpoint`, or anything else that can show its files in a local folder."""
+
+    def as_directory(self) -> AbstractContextManager[str]: ...
+
+
+@dataclass(frozen=True, eq=False)
+class TrainingResumeContext:
+    """What a new attempt starts from instead of the beginning."""
+
+    model_weights: dict[str, Tensor]
+    optimizer_state: dict[str, Any]
+    scheduler_state: dict[str, Any] | None
+    best_model_weights: dict[str, Tensor] | None
+    loop: Loop
+    random_states: dict[str, Any]
+    """By rank."""
+    manifest: Manifest
+
+    @property
+    def start_epoch(self) -> int:
+        """1-based number of the epoch that training goes on in."""
+        return self.loop.epoch + 1
+
+    @property
+    def start_batch(self) -> int:
+        """Batches of that epoch that are done."""
+        return self.loop.batch
+
+    @property
+    def training_history(self) -> tuple[HistoryRow, ...]:
+        return tuple(self.loop.history)
+
+    @property
+    def best_val_loss(self) -> float | None:
+        """The lowest so far; None without a finished epoch or a validation split."""
+        losses = [row.metrics.get("val_loss") for row in self.loop.history]
+        return min((loss for loss in losses if loss is not None), default=None)
+
+    @property
+    def original_request(self) -> dict[str, Any]:
+        return self.manifest.request
+
+
+def restore_from_checkpoint(checkpoint: HasDirectory) -> TrainingResumeContext:
+    """Verify a checkpoint and load it.
+
+    Raises CheckpointCorrupted naming what is missing or wrong, StorageUnavailable when it cannot
+    be read.
+    """
+    with checkpoint.as_directory() as directory:
+        manifest, files = read_checkpoint(Path(directory))
+    missing = [name for name in _REQUIRED if name not in files]
+    if missing:
+        raise _unfit(directory, missing[0], "not part of it")
+    states = {name: load_state(data, f"{directory}/{name}") for name, data in files.items()}
+    loop, random_states = _loop(states["loop.pt"], manifest, directory)
+    return TrainingResumeContext(
+        model_weights=states["model.pt"],
+        optimizer_state=states["optimizer.pt"],
+        scheduler_state=states.get("scheduler.pt"),
+        best_model_weights=states.get("best_model.pt"),
+        loop=loop,
+        random_states=random_states,
+        manifest=manifest,
+    )
+
+
+def _loop(state: Any, manifest: Manifest, directory: str) -> tuple[Loop, dict[str, Any]]:
+    names = {field.name for field in dataclasses.fields(Loop)}
+    if not isinstance(state, dict) or set(state) != names | {"global_step", "random_states"}:
+        raise _unfit(directory, "loop.pt", "not the state of a loop that this version knows")
+    if (state["epoch"], state["batch"]) != (manifest.epoch, manifest.batch):
+        raise _unfit(directory, "loop.pt", "at another position than the manifest says")
+    history = [HistoryRow(**row) for row in state["history"]]
+    loop = Loop(**{name: state[name] for name in names - {"history"}}, history=history)
+    return loop, state["random_states"]
+
+
+def _unfit(directory: str, name: str, why: str) -> CheckpointCorrupted:
+    return CheckpointCorrupted(
+        f"{directory}: {name} is {why}: restore it from a backup, or use an older one",
+        files={name: why},
+    )

@@ -1,0 +1,157 @@
+"""The training loop: from the first batch, or a checkpoint's position, to a model or a stop."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from ktrdr.checkpoints.manifest import Provenance
+from ktrdr.errors import Conflict
+from ktrdr.features.dataset import Dataset
+from ktrdr.operations.model import CheckpointType, HistoryRow, NewCheckpoint, Phase, StopKind
+from ktrdr.strategy.schema import Strategy
+from ktrdr.training.context import Context
+from ktrdr.training.learner import Learner, Place
+from ktrdr.training.models import weights_digest
+from ktrdr.training.resume import TrainingResumeContext
+from ktrdr.training.state import NonFiniteLoss
+from ktrdr.training.writer import CheckpointWriter
+
+_CHECKPOINT_OF_STOP = {
+    StopKind.USER: CheckpointType.CANCELLATION,
+    StopKind.SHUTDOWN: CheckpointType.SHUTDOWN,
+    StopKind.DRAIN: CheckpointType.DRAIN,
+}
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train, and what its checkpoints say about it."""
+
+    strategy: Strategy
+    """The effective one: epochs and seed are those of the request."""
+    provenance: Provenance
+    device: str
+    threads: int
+    """Intra-op threads of torch."""
+
+
+@dataclass(frozen=True, eq=False)
+class Completed:
+    """The model of the best epoch, on the CPU."""
+
+    weights: dict[str, Tensor]
+    weights_digest: str
+    epochs: int
+    """Epochs run."""
+    best_epoch: int
+    metrics: dict[str, Any]
+    history: tuple[HistoryRow, ...]
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """Stopped at a batch boundary; `checkpoint` is None when storage refused the last one."""
+
+    kind: StopKind
+    epoch: int
+    batch: int
+    checkpoint: NewCheckpoint | None
+
+
+def fit(
+    job: TrainingJob,
+    dataset: Dataset,
+    context: Context,
+    resume: TrainingResumeContext | None = None,
+) -> Completed | Stopped:
+    """Train to the end, or until the context wants a stop.
+
+    Raises NonFiniteLoss, DataChanged and CheckpointCorrupted (the checkpoint is of other data or
+    another strategy), and whatever the context raises.
+    """
+    learner = _prepare(job, dataset, context, resume)
+    clock, progress, triggers = context.clock, context.progress, job.strategy.training.checkpoint
+    with CheckpointWriter(context, job.provenance) as writer, _failure_saved(learner, writer):
+        if resume is None:
+            writer.start(learner.snapshot(CheckpointType.INITIAL))
+        due = clock() + triggers.every_seconds
+        while not learner.finished:
+            for inputs, labels in learner.remaining_batches():
+                if (stop := context.stop_requested) is not None:
+                    return _stop(learner, writer, context, stop)
+                if clock() >= due or writer.failure is not None:
+                    due = clock() + triggers.every_seconds
+                    _save(learner, writer)
+                learner.step(inputs, labels)
+                progress.step += 1
+            row = learner.finish_epoch()
+            progress.metrics = row.metrics
+            context.epoch_finished(row)
+            if row.epoch % triggers.every_epochs == 0:
+                due = clock() + triggers.every_seconds
+                _save(learner, writer)
+        if (stop := context.stop_requested) is not None:
+            return _stop(learner, writer, context, stop)
+        writer.settle()
+        return _complete(learner)
+
+
+def _prepare(
+    job: TrainingJob, dataset: Dataset, context: Context, resume: TrainingResumeContext | None
+) -> Learner:
+    torch.set_num_threads(job.threads)
+    place = Place(torch.device(job.device), context.rank, context.clock)
+    learner = Learner(job.strategy, dataset, place)
+    if resume is not None:
+        learner.restore(resume)
+    history, progress = learner.loop.history, context.progress
+    progress.epochs, progress.batches = job.strategy.training.epochs, learner.num_batches
+    progress.step = learner.steps
+    progress.metrics = history[-1].metrics if history else None
+    context.enter(Phase.TRAINING)
+    return learner
+
+
+def _save(learner: Learner, writer: CheckpointWriter) -> None:
+    """A periodic checkpoint, unless one is still being written."""
+    if writer.idle:
+        writer.start(learner.snapshot(CheckpointType.PERIODIC))
+
+
+def _stop(learner: Learner, writer: CheckpointWriter, context: Context, kind: StopKind) -> Stopped:
+    context.enter(Phase.STOPPING)
+    checkpoint = writer.finish(learner.snapshot(_CHECKPOINT_OF_STOP[kind]))
+    return Stopped(kind, learner.loop.epoch, learner.loop.batch, checkpoint)
+
+
+def _complete(learner: Learner) -> Completed:
+    metrics = learner.test()
+    assert learner.best_weights is not None
+    return Completed(
+        weights=learner.best_weights,
+        weights_digest=weights_digest(learner.best_weights),
+        epochs=learner.loop.epoch,
+        best_epoch=learner.loop.best_epoch,
+        metrics=metrics,
+        history=tuple(learner.loop.history),
+    )
+
+
+@contextlib.contextmanager
+def _failure_saved(learner: Learner, writer: CheckpointWriter) -> Iterator[None]:
+    """Save where an error strikes between steps; trouble with that is noted, never raised."""
+    try:
+        yield
+    except Exception as error:
+        if not learner.torn and not isinstance(error, NonFiniteLoss | Conflict):
+            try:
+                writer.finish(learner.snapshot(CheckpointType.FAILURE))
+            except Exception as trouble:
+                error.add_note(f"no checkpoint of this failure was saved: {trouble}")
+        raise

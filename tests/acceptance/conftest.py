@@ -1,0 +1,66 @@
+"""Runs of the command line: as the installed program, and in this process where that is enough."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+from running import PROGRAM, Ran, Run
+
+from ktrdr.cli.interrupts import SIGNALS
+from ktrdr.cli.main import run
+
+SETTINGS = ("KTRDR_HOME", "KTRDR_DATABASE_URL", "KTRDR_STORAGE", "KTRDR_DEBUG", "RAY_ADDRESS")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Path:
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def environment(home: Path) -> dict[str, str]:
+    """The environment of a user who has nothing set but the home."""
+    plain = {key: value for key, value in os.environ.items() if key not in SETTINGS}
+    return {**plain, "KTRDR_HOME": str(home)}
+
+
+@pytest.fixture
+def program(environment: dict[str, str]) -> Run:
+    """Run the installed `ktrdr` to its end."""
+
+    def start(*words: str, cwd: Path | None = None) -> Ran:
+        done = subprocess.run(
+            [PROGRAM, *words], env=environment, cwd=cwd, capture_output=True, text=True, timeout=60
+        )
+        return Ran(done.returncode, done.stdout, done.stderr)
+
+    return start
+
+
+@pytest.fixture
+def ktrdr(
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> Run:
+    """Run the command line in this process."""
+    for name in SETTINGS:
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("KTRDR_HOME", environment["KTRDR_HOME"])
+
+    def call(*words: str) -> Ran:
+        capsys.readouterr()
+        handlers = {number: signal.getsignal(number) for number in SIGNALS}
+        try:
+            status = run(words)
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        printed = capsys.readouterr()
+        return Ran(status, printed.out, printed.err)
+
+    return call

@@ -1,0 +1,85 @@
+"""What may reach a terminal, and how tables and records look."""
+
+from __future__ import annotations
+
+import pytest
+
+from ktrdr.cli import render, views
+
+
+@pytest.mark.parametrize(
+    ("message", "shown"),
+    [
+        ("plain words", "plain words"),
+        ("two\nlines\tand \x1b[31mred\x07", r"two\nlines\tand \x1b[31mred\x07"),
+        ("right\u202eleft, surrogate \udcff", r"right\u202eleft, surrogate \udcff"),
+        ("na\u00efve", "na\u00efve"),
+        ("a " + "x" * 10_000 + " b", "a " + "x" * 75 + "...(10000 characters) b"),
+    ],
+)
+def test_a_message_is_one_printable_line(message: str, shown: str) -> None:
+    assert render.one_line(message) == shown
+
+
+def test_an_endless_message_is_cut() -> None:
+    assert len(render.one_line("word " * 10_000)) < 5000
+
+
+def test_a_table_lines_up_and_shows_text_as_it_is() -> None:
+    shown = render.table(("NAME", "REMARK"), [("a" * 40, "[bold]x[/bold]"), ("b", None)])
+    assert shown.splitlines() == ["NAME" + " " * 38 + "REMARK", "a" * 40 + "  [bold]x[/bold]", "b"]
+
+
+def test_a_record_shows_what_exists_and_nothing_else() -> None:
+    record = {
+        "operation_id": "op_training_20240101_000000_00000000",
+        "status": "running",
+        "phase": "training",
+        "attempt": 2,
+        "owner": {"kind": "embedded", "host": "here", "pid": 7, "alive": True},
+        "request": {
+            "strategy_path": "/s.yaml",
+            "strategy_name": "s",
+            "symbols": ["A"],
+            "timeframes": ["1h"],
+            "start_date": None,
+            "end_date": "2020-01-01",
+            "epochs": 3,
+            "seed": 42,
+            "workers": 1,
+        },
+        "progress": {
+            "epoch": 1,
+            "epochs": 3,
+            "batch": 5,
+            "batches": 10,
+            "percent": 50.0,
+            "metrics": {"train_loss": 0.123456789, "val_loss": 0.5, "val_accuracy": None},
+        },
+        "created_at": "2024-01-01T00:00:00Z",
+        "started_at": None,
+        "completed_at": None,
+        "cancel_requested_at": None,
+        "error": None,
+        "checkpoint": None,
+        "resumed_from": {
+            "checkpoint_type": "cancellation",
+            "created_at": "2024-01-01T00:00:00Z",
+            "epoch": 1,
+            "batch": 2,
+            "exact": False,
+            "differences": ["torch 1 -> 2"],
+        },
+        "result": None,
+    }
+    shown = dict(line.split("  ", 1) for line in views.operation(record).splitlines())
+    shown = {name: value.strip() for name, value in shown.items()}
+    assert shown["progress"] == "epoch 1/3  batch 5/10  50.0%"
+    assert shown["owner"] == "embedded on here, pid 7, alive"
+    assert shown["dates"] == "the first bar .. 2020-01-01"
+    assert shown["resumed from"].endswith("not exact: torch 1 -> 2")
+    assert not {"started", "ended", "checkpoint", "error"} & shown.keys()
+    assert views.progress_line(record, {"epoch": 1, "val_loss": 0.5}) == (
+        "epoch 1/3  batch 5/10  50.0%  loss 0.1235  best 0.5 @1  val_loss 0.5"
+    )
+    assert views.progress_line({**record, "phase": "preparing_data"}, None) == ("preparing data")

@@ -1,0 +1,160 @@
+"""The training set: splits in the order of time, purged so that no label crosses an edge."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from ktrdr.data.bars import Bars, FloatArray
+from ktrdr.data.sample import sample_bars
+from ktrdr.errors import InvalidData
+from ktrdr.features.dataset import Dataset, build_dataset, dataset_digest, split_rows
+from ktrdr.features.labels import make_labels
+from ktrdr.strategy.loading import validate_strategy
+from ktrdr.strategy.schema import DataSplit, Strategy
+
+HOLD_BARS = 24
+LABELS: dict[str, dict[str, Any]] = {
+    "zigzag": {"source": "zigzag", "zigzag_threshold": 0.02},
+    "triple_barrier": {
+        "source": "triple_barrier",
+        "max_holding_period": HOLD_BARS,
+        "pt_multiplier": 4,
+        "sl_multiplier": 4,
+        "vol_span": 20,
+    },
+}
+BARS = sample_bars(rows=3000)
+
+
+def make_strategy(labels: str = "triple_barrier", **training: Any) -> Strategy:
+    data = {
+        "name": "test",
+        "training_data": {
+            "symbols": {"symbol": "SAMPLE"},
+            "timeframes": {"timeframe": "1h"},
+            "history_required": 100,
+        },
+        "indicators": {"r": {"type": "rsi"}},
+        "fuzzy_sets": {"level": {"indicator": "r", "low": [0, 30, 50], "high": [50, 70, 100]}},
+        "nn_inputs": [{"fuzzy_set": "level"}],
+        "model": {"type": "mlp"},
+        "training": {"labels": LABELS[labels], **training},
+    }
+    return validate_strategy(data, "test")
+
+
+def from_bar(bars: Bars, start: int) -> Bars:
+    """The same bars with another market from `start` on."""
+    factor = np.where(np.arange(len(bars)) < start, 1.0, 1.7)
+    other = sample_bars(rows=len(bars), seed=99)
+    prices = [
+        np.where(np.arange(len(bars)) < start, mine, theirs * factor)
+        for mine, theirs in (
+            (bars.open, other.open),
+            (bars.high, other.high),
+            (bars.low, other.low),
+            (bars.close, other.close),
+        )
+    ]
+    return replace(bars, open=prices[0], high=prices[1], low=prices[2], close=prices[3])
+
+
+def bar_of(dataset: Dataset, row: int) -> int:
+    return int(np.searchsorted(BARS.timestamps, dataset.timestamps[row]))
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_splits_follow_time_and_their_shares(labels: str) -> None:
+    dataset = build_dataset(make_strategy(labels), BARS)
+    parts = dataset.splits
+    assert parts.train.start == 0
+    assert parts.train.stop < parts.validation.start < parts.validation.stop < parts.test.start
+    assert parts.test.stop == len(dataset.labels) == len(dataset.inputs)
+    assert parts.validation.start == round(0.7 * len(dataset.labels))
+    assert parts.test.start == round(0.85 * len(dataset.labels))
+    assert (np.diff(dataset.timestamps) > 0).all()
+
+
+def test_the_purge_of_a_fixed_horizon_drops_exactly_its_bars() -> None:
+    parts = build_dataset(make_strategy(), BARS).splits
+    assert parts.validation.start - parts.train.stop == HOLD_BARS
+    assert parts.test.start - parts.validation.stop == HOLD_BARS
+
+
+@pytest.mark.parametrize("labels", LABELS)
+@pytest.mark.parametrize("edge", ["validation", "test"])
+def test_no_earlier_label_or_input_depends_on_a_bar_from_the_next_split_on(
+    labels: str, edge: str
+) -> None:
+    dataset = build_dataset(make_strategy(labels), BARS)
+    part = dataset.splits.train if edge == "validation" else dataset.splits.validation
+    first_bar = bar_of(dataset, getattr(dataset.splits, edge).start)
+    strategy = make_strategy(labels)
+    changed = make_labels(strategy.training.labels, from_bar(BARS, first_bar))
+    start, stop = bar_of(dataset, 0), bar_of(dataset, part.stop - 1) + 1
+    assert changed.valid[start:stop].all()
+    assert changed.values[start:stop].tolist() == dataset.labels[: part.stop].tolist()
+
+
+@pytest.mark.parametrize("labels", LABELS)
+def test_the_purge_takes_no_row_too_many(labels: str) -> None:
+    """The first purged row's label is known only with a bar of the next split."""
+    dataset = build_dataset(make_strategy(labels), BARS)
+    known_at = make_labels(make_strategy(labels).training.labels, BARS).known_at
+    first_bar = bar_of(dataset, dataset.splits.validation.start)
+    assert known_at[bar_of(dataset, dataset.splits.train.stop)] >= first_bar
+    assert known_at[bar_of(dataset, dataset.splits.train.stop - 1)] < first_bar
+
+
+def test_rows_of_a_split_are_cut_by_hand_made_numbers() -> None:
+    bars, shares = np.arange(100, 110), DataSplit(train=0.5, validation=0.3, test=0.2)
+    parts = split_rows(bars, bars + 2, shares)
+    assert (parts.train, parts.validation, parts.test) == (range(3), range(5, 6), range(8, 10))
+    parts = split_rows(bars, bars, shares)
+    assert (parts.train, parts.validation, parts.test) == (range(5), range(5, 8), range(8, 10))
+    parts = split_rows(bars, bars + 50, shares)
+    assert (len(parts.train), len(parts.validation), parts.test) == (0, 0, range(8, 10))
+
+
+def test_a_share_of_zero_makes_an_empty_split_and_still_purges_at_the_next() -> None:
+    bars = np.arange(10)
+    parts = split_rows(bars, bars + 1, DataSplit(train=0.8, validation=0.0, test=0.2))
+    assert (parts.train, len(parts.validation), parts.test) == (range(7), 0, range(8, 10))
+    parts = split_rows(bars, bars + 1, DataSplit(train=1.0, validation=0.0, test=0.0))
+    assert (parts.train, len(parts.validation), len(parts.test)) == (range(10), 0, 0)
+
+
+def test_the_digest_is_that_of_the_bytes() -> None:
+    dataset = build_dataset(make_strategy(), BARS)
+    again = build_dataset(make_strategy(), sample_bars(rows=3000))
+    assert again.digest == dataset.digest
+    inputs, labels = dataset.inputs.copy(), dataset.labels.copy()
+    assert dataset_digest(inputs, labels, dataset.splits) == dataset.digest
+    inputs[17, 1] = np.nextafter(inputs[17, 1], np.float32(2))
+    labels[17] = (labels[17] + 1) % 3
+    assert dataset_digest(inputs, dataset.labels, dataset.splits) != dataset.digest
+    assert dataset_digest(dataset.inputs, labels, dataset.splits) != dataset.digest
+    split = {"train": 0.6, "validation": 0.2, "test": 0.2}
+    assert build_dataset(make_strategy(data_split=split), BARS).digest != dataset.digest
+
+
+@pytest.mark.parametrize("rows", [101, 125, 140, 200])
+def test_too_little_data_is_refused_with_numbers(rows: int) -> None:
+    with pytest.raises(InvalidData, match=f"{rows} bars of SAMPLE 1h|no (BUY|HOLD|SELL) "):
+        build_dataset(make_strategy(), BARS.rows(0, rows))
+
+
+def test_a_class_that_never_occurs_in_training_is_refused_with_the_counts() -> None:
+    with pytest.raises(InvalidData, match=r"no BUY .*among the 589 training rows \(BUY 0, "):
+        build_dataset(make_strategy(), falling())
+
+
+def falling() -> Bars:
+    """Prices that only fall: nothing to buy."""
+    bars = sample_bars(rows=1000)
+    opens: FloatArray = 100 * 0.999 ** np.arange(1000.0)
+    return replace(bars, open=opens, high=opens, low=opens * 0.998, close=opens * 0.999)
