@@ -1,8 +1,9 @@
 """How much of a plain PyTorch loop's speed is left: in the trainer, and in all of `ktrdr train`.
 
-The same data and arithmetic three ways, in turn, at batch 32, 256 and 1024: a tight loop as one
-writes it by hand, the trainer alone, and the command with a durable checkpoint every epoch on its
-local Ray. Seconds are per epoch, from epoch to epoch, start-up apart.
+The same data and arithmetic in turn, at batch 32, 256 and 1024: a tight loop as one writes it by
+hand, the same loop without any metrics (`bare`, less arithmetic than ours), the trainer alone, and
+the command with a durable checkpoint every epoch on its local Ray. Seconds are per epoch, from
+epoch to epoch, start-up apart.
 
     python benchmarks/training.py [--json] [--rounds N]
 """
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import io
+import itertools
 import json
 import os
 import platform
@@ -68,7 +70,12 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     with Client(settings) as client:
         client.bars.write(sample_bars(rows=ROWS))
         bars = client.bars.read("SAMPLE", "1h")
-    seconds: dict[str, dict[str, list[float]]] = {"loop": {}, "trainer": {}, "whole": {}}
+    seconds: dict[str, dict[str, list[float]]] = {
+        "loop": {},
+        "bare": {},
+        "trainer": {},
+        "whole": {},
+    }
     startup: list[float] = []
     for batch_size, epochs in EPOCHS.items():
         path = write_strategy(folder, batch_size, epochs)
@@ -79,6 +86,7 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
             ways[size] = []
         for turn in range(rounds):
             seconds["loop"][size].append(tight_loop(strategy, dataset))
+            seconds["bare"][size].append(tight_loop(strategy, dataset, metrics=False))
             seconds["trainer"][size].append(trainer_alone(strategy, dataset, folder, turn))
             whole, started = whole_path(settings, path)
             seconds["whole"][size].append(whole)
@@ -91,6 +99,8 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
         "ratios": {
             "trainer_vs_loop": ratios(seconds["loop"], seconds["trainer"]),
             "whole_vs_loop": ratios(seconds["loop"], seconds["whole"]),
+            "trainer_vs_bare": ratios(seconds["bare"], seconds["trainer"]),
+            "whole_vs_bare": ratios(seconds["bare"], seconds["whole"]),
         },
         "startup_s": round(statistics.median(startup), 3),
         "checkpoint": checkpoint_cost(dataset),
@@ -108,8 +118,11 @@ def write_strategy(folder: Path, batch_size: int, epochs: int) -> Path:
     return path
 
 
-def tight_loop(strategy: Strategy, dataset: Dataset) -> float:
-    """What one writes by hand: tensors in memory, one gather per epoch, slices as batches."""
+def tight_loop(strategy: Strategy, dataset: Dataset, metrics: bool = True) -> float:
+    """What one writes by hand: tensors in memory, one gather per epoch, slices as batches.
+
+    Without `metrics` it neither sums the training loss nor counts the hits.
+    """
     train, validation = dataset.splits.train, dataset.splits.validation
     inputs = torch.from_numpy(np.array(dataset.inputs[train.start : train.stop]))
     labels = torch.from_numpy(np.array(dataset.labels[train.start : train.stop]))
@@ -132,8 +145,9 @@ def tight_loop(strategy: Strategy, dataset: Dataset) -> float:
             loss = F.cross_entropy(outputs, target, weights)
             torch.autograd.backward(loss)
             optimizer.step()
-            total += loss.detach() * len(target)
-            correct += (outputs.argmax(dim=1) == target).sum()
+            if metrics:
+                total += loss.detach() * len(target)
+                correct += (outputs.argmax(dim=1) == target).sum()
         model.eval()
         with torch.no_grad():
             outputs = model(val_inputs)
@@ -207,7 +221,7 @@ def checkpoint_cost(dataset: Dataset) -> dict[str, float]:
         update={"model": strategy.model.model_copy(update={"architecture": wide})}
     )
     learner = Learner(strategy, dataset, Place(torch.device("cpu"), 0, time.monotonic))
-    for batch in learner.remaining_batches()[:64]:
+    for batch in itertools.islice(learner.remaining_batches(), 64):
         learner.step(*batch)
     taken = []
     for _ in range(50):
@@ -246,12 +260,15 @@ def ratios(loop: dict[str, list[float]], other: dict[str, list[float]]) -> dict[
 
 
 def table(document: dict[str, Any]) -> str:
-    lines = [f"{'batch':>8} {'loop s':>9} {'trainer s':>10} {'whole s':>9}  trainer  whole"]
+    lines = [
+        f"{'batch':>8} {'loop s':>9} {'trainer s':>10} {'whole s':>9}  trainer  whole  (vs bare)"
+    ]
     for size, loop in document["seconds_per_epoch"]["loop"].items():
         per, ratio = document["seconds_per_epoch"], document["ratios"]
         lines.append(
             f"{size:>8} {loop:9.3f} {per['trainer'][size]:10.3f} {per['whole'][size]:9.3f}"
             f"  {ratio['trainer_vs_loop'][size]:7.3f}  {ratio['whole_vs_loop'][size]:5.3f}"
+            f"  ({ratio['trainer_vs_bare'][size]:.3f}, {ratio['whole_vs_bare'][size]:.3f})"
         )
     lines.append(f"start-up {document['startup_s']} s; checkpoint {document['checkpoint']}")
     return "\n".join(lines)

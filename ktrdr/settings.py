@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ktrdr.errors import Usage
@@ -15,8 +15,13 @@ class Settings:
     """`home` holds what this machine keeps, `storage` the bars, checkpoints and models."""
 
     home: Path
-    database_url: str
+    database_url: str = field(repr=False)
+    """It may hold a password."""
     storage: Path
+    hang_after_s: float = 60.0
+    """How long a training may show no progress, unless it has been slower before."""
+    ray_address: str | None = None
+    """Of a cluster to join; None: the one that `ktrdr up` raised, else one of our own."""
 
     def environment(self) -> dict[str, str]:
         """The variables from which another process reads the same settings."""
@@ -24,6 +29,7 @@ class Settings:
             "KTRDR_HOME": str(self.home),
             "KTRDR_DATABASE_URL": self.database_url,
             "KTRDR_STORAGE": str(self.storage),
+            "KTRDR_HANG_AFTER_S": str(self.hang_after_s),
         }
 
 
@@ -37,7 +43,7 @@ def read_settings(
     """Settings from arguments, else from the environment, else below `~/.ktrdr`.
 
     Raises:
-        Usage: the storage is no path of this machine.
+        Usage: the storage is no path of this machine, or the time to hang is none.
     """
     root = _absolute(home or environ.get("KTRDR_HOME") or "~/.ktrdr")
     where = str(storage or environ.get("KTRDR_STORAGE") or root / "storage")
@@ -49,7 +55,19 @@ def read_settings(
         or environ.get("KTRDR_DATABASE_URL")
         or f"sqlite:///{root / 'ktrdr.db'}",
         storage=_absolute(where),
+        hang_after_s=_seconds("KTRDR_HANG_AFTER_S", environ.get("KTRDR_HANG_AFTER_S") or "60"),
+        ray_address=environ.get("RAY_ADDRESS") or None,
     )
+
+
+def _seconds(name: str, text: str) -> float:
+    try:
+        seconds = float(text)
+    except ValueError:
+        seconds = 0.0
+    if 1.0 <= seconds <= 1e6:
+        return seconds
+    raise Usage(f"{name}: {text[:40]!r} is no number of seconds from 1 to a million")
 
 
 def _absolute(path: str | Path) -> Path:

@@ -20,6 +20,9 @@ from ktrdr.checkpoints.manifest import (
 from ktrdr.checkpoints.storage import DISK, Files, Storage, io_errors
 from ktrdr.errors import CheckpointCorrupted
 
+TRASH_PREFIX = ".trash-"
+OK, MISSING = "ok", "missing"
+
 M = TypeVar("M", bound=Sealed)
 
 
@@ -57,24 +60,41 @@ def read_directory(
     Raises CheckpointCorrupted naming each file that is missing or wrong (details: `files`), and
     StorageUnavailable when the operating system does not let us see.
     """
-    with io_errors("read", directory):
-        if not files.is_folder(directory):
-            raise damaged(directory, {".": "missing"})
-        manifest = _read_manifest(directory, kind, files)
-        findings = {
-            name: "not in the manifest"
-            for name in files.names(directory)
-            if name != MANIFEST and name not in manifest.files
-        }
-        contents: dict[str, bytes] = {}
-        for name, entry in manifest.files.items():
-            try:
-                contents[name] = _read_entry(directory / name, entry, files)
-            except _Wrong as why:
-                findings[name] = str(why)
+    manifest, contents, findings = _examine(directory, kind, files)
     if findings:
         raise damaged(directory, findings)
     return manifest, contents
+
+
+def inspect_directory(
+    directory: Path, kind: type[M], files: Files = DISK
+) -> tuple[M | None, dict[str, str]]:
+    """Look at every file of a directory: OK, MISSING, or what is wrong with it, by name.
+
+    Without a manifest that can be trusted (None) nothing is known of the other files. Raises
+    StorageUnavailable when the operating system does not let us see.
+    """
+    try:
+        manifest, contents, findings = _examine(directory, kind, files)
+    except CheckpointCorrupted as error:
+        return None, dict(error.details["files"])
+    return manifest, {MANIFEST: OK, **dict.fromkeys(contents, OK), **findings}
+
+
+def remove_directory(files: Files, directory: Path) -> None:
+    """Remove one, or what an earlier removal left of it; nothing happens when all is gone.
+
+    It is renamed first: a crash while removing leaves trash, never half a directory. Raises
+    StorageUnavailable when the disk refuses.
+    """
+    trash = directory.with_name(TRASH_PREFIX + directory.name)
+    with io_errors("remove", directory):
+        if files.is_folder(trash):
+            files.remove_tree(trash)
+        if files.is_folder(directory):
+            files.rename(directory, trash)
+            files.sync_folder(directory.parent)
+            files.remove_tree(trash)
 
 
 def damaged(directory: Path, findings: Mapping[str, str]) -> CheckpointCorrupted:
@@ -87,6 +107,28 @@ def damaged(directory: Path, findings: Mapping[str, str]) -> CheckpointCorrupted
 
 class _Wrong(Exception):
     """What is the matter with one file."""
+
+
+def _examine(
+    directory: Path, kind: type[M], files: Files
+) -> tuple[M, dict[str, bytes], dict[str, str]]:
+    """The manifest, the files that are as it says, and what is the matter with the others."""
+    with io_errors("read", directory):
+        if not files.is_folder(directory):
+            raise damaged(directory, {".": MISSING})
+        manifest = _read_manifest(directory, kind, files)
+        findings = {
+            name: "not in the manifest"
+            for name in files.names(directory)
+            if name != MANIFEST and name not in manifest.files
+        }
+        contents: dict[str, bytes] = {}
+        for name, entry in manifest.files.items():
+            try:
+                contents[name] = _read_entry(directory / name, entry, files)
+            except _Wrong as why:
+                findings[name] = str(why)
+    return manifest, contents, findings
 
 
 def _read_manifest(directory: Path, kind: type[M], files: Files) -> M:
@@ -113,7 +155,7 @@ def _regular_size(path: Path, files: Files) -> int:
     try:
         size = files.regular_size(path)
     except FileNotFoundError:
-        raise _Wrong("missing") from None
+        raise _Wrong(MISSING) from None
     if size is None:
         raise _Wrong("not a regular file")
     return size

@@ -6,12 +6,14 @@ that completes its operation.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Mapping
+from pathlib import Path
 
-from ktrdr.checkpoints.directory import read_directory, write_directory
+from ktrdr.checkpoints.directory import read_directory, remove_directory, write_directory
 from ktrdr.checkpoints.manifest import ModelHeader, ModelManifest, list_files
-from ktrdr.checkpoints.storage import Storage, io_errors
+from ktrdr.checkpoints.storage import Files, Storage, io_errors
 from ktrdr.errors import CheckpointCorrupted, ModelNotFound, StorageUnavailable
+from ktrdr.operations.model import ModelRow
 
 
 def write_model(storage: Storage, header: ModelHeader, files: Mapping[str, bytes]) -> str:
@@ -57,6 +59,17 @@ def read_model(
     return manifest, files
 
 
+def sweep_models(storage: Storage, rows: Iterable[ModelRow]) -> None:
+    """Remove the versions that were never marked completed.
+
+    `rows` are of attempts that are over. Raises StorageUnavailable when the disk refuses.
+    """
+    for row in rows:
+        directory = storage.path("models", row.strategy_name, f"v{row.version}")
+        if row.completed_at is None and not _is_foreign(directory, row, storage.files):
+            remove_directory(storage.files, directory)
+
+
 def sweep_staging(
     storage: Storage, strategy_name: str, operation_id: str, ended_attempts: Collection[int]
 ) -> None:
@@ -67,6 +80,15 @@ def sweep_staging(
             staging = folder / _staging_name(operation_id, attempt)
             if storage.files.is_folder(staging):
                 storage.files.remove_tree(staging)
+
+
+def _is_foreign(directory: Path, row: ModelRow, files: Files) -> bool:
+    """Whether somebody has put there, whole, what another attempt made."""
+    try:
+        manifest, _ = read_directory(directory, ModelManifest, files)
+    except CheckpointCorrupted:
+        return False
+    return (manifest.operation_id, manifest.attempt) != (row.operation_id, row.attempt)
 
 
 def _staging_name(operation_id: str, attempt: int) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Collection, Iterable
-from pathlib import Path
 
 from ktrdr.checkpoints.commit import TEMPORARY_PREFIX, attempt_folder
+from ktrdr.checkpoints.directory import TRASH_PREFIX, remove_directory
 from ktrdr.checkpoints.storage import Storage, io_errors
 from ktrdr.errors import StorageUnavailable
 from ktrdr.operations.model import Checkpoint
-
-TRASH_PREFIX = ".trash-"
 
 
 def remove_doomed(storage: Storage, rows: Iterable[Checkpoint]) -> tuple[int, ...]:
@@ -26,7 +25,7 @@ def remove_doomed(storage: Storage, rows: Iterable[Checkpoint]) -> tuple[int, ..
     removed: list[int] = []
     for row in doomed:
         try:
-            _remove(storage, storage.at(row.path))
+            remove_directory(storage.files, storage.at(row.path))
         except StorageUnavailable:
             continue
         removed.append(row.id)
@@ -36,8 +35,8 @@ def remove_doomed(storage: Storage, rows: Iterable[Checkpoint]) -> tuple[int, ..
 def sweep(storage: Storage, operation_id: str, ended_attempts: Collection[int]) -> None:
     """Remove what crashes left half written or half removed in attempts that are over.
 
-    Never call it with an attempt that may still write: its temporary folder would be taken away.
-    Raises StorageUnavailable when the disk refuses.
+    Folders that are empty then go too. Never call it with an attempt that may still write: its
+    temporary folder would be taken away. Raises StorageUnavailable when the disk refuses.
     """
     for attempt in ended_attempts:
         folder = attempt_folder(storage, operation_id, attempt)
@@ -47,16 +46,5 @@ def sweep(storage: Storage, operation_id: str, ended_attempts: Collection[int]) 
             for name in storage.files.names(folder):
                 if name.startswith((TEMPORARY_PREFIX, TRASH_PREFIX)):
                     storage.files.remove_tree(folder / name)
-
-
-def _remove(storage: Storage, directory: Path) -> None:
-    """Rename first: a crash while removing leaves trash, never half a checkpoint."""
-    files = storage.files
-    trash = directory.with_name(TRASH_PREFIX + directory.name)
-    with io_errors("remove", directory):
-        if files.is_folder(trash):
-            files.remove_tree(trash)
-        if files.is_folder(directory):
-            files.rename(directory, trash)
-            files.sync_folder(directory.parent)
-            files.remove_tree(trash)
+            with contextlib.suppress(OSError):  # checkpoints are in it
+                storage.files.remove_empty_folder(folder)

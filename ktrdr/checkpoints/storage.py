@@ -61,6 +61,10 @@ class Files:
     def remove_tree(self, path: Path) -> None:
         shutil.rmtree(path)
 
+    def remove_empty_folder(self, path: Path) -> None:
+        """Remove a folder; OSError when something is in it."""
+        path.rmdir()
+
     def read(self, path: Path, limit: int) -> bytes:
         """Read a regular file of at most `limit` bytes; OSError (EFBIG) when it is longer."""
         descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)

@@ -6,11 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ktrdr.checkpoints.commit import CHECKPOINT_PREFIX, announced, attempt_folder
-from ktrdr.checkpoints.directory import damaged, read_directory
+from ktrdr.checkpoints.directory import OK, damaged, inspect_directory, read_directory
 from ktrdr.checkpoints.manifest import MANIFEST, Manifest, encode
 from ktrdr.checkpoints.storage import DISK, Files, Storage, io_errors
 from ktrdr.errors import CheckpointCorrupted, CheckpointNotFound
 from ktrdr.operations.model import Checkpoint, NewCheckpoint
+
+_FOREIGN = "of another checkpoint"
 
 
 def verify_checkpoint(directory: Path, files: Files = DISK) -> Manifest:
@@ -32,13 +34,22 @@ def verify_row(storage: Storage, row: Checkpoint) -> Manifest:
     directory = storage.at(row.path)
     try:
         manifest = verify_checkpoint(directory, storage.files)
-        found = (manifest.operation_id, manifest.attempt, manifest.number, manifest.weights_digest)
-        if found != (row.operation_id, row.attempt, row.number, row.weights_digest):
-            raise damaged(directory, {MANIFEST: "of another checkpoint"})
+        if not _describes(manifest, row):
+            raise damaged(directory, {MANIFEST: _FOREIGN})
     except CheckpointCorrupted:
         storage.marked_by()  # an unmounted share is not a corrupt checkpoint
         raise
     return manifest
+
+
+def inspect_rows(
+    storage: Storage, rows: Sequence[Checkpoint]
+) -> list[tuple[Checkpoint, dict[str, str]]]:
+    """Look at every file of each row's directory: `OK`, or what is the matter, by name.
+
+    Raises StorageUnavailable when the storage cannot be read.
+    """
+    return [(row, _inspect(storage, row)) for row in rows]
 
 
 def latest_good(
@@ -66,15 +77,21 @@ def latest_good(
     )
 
 
-def found(storage: Storage, operation_id: str, attempt: int) -> tuple[NewCheckpoint, ...]:
-    """The good checkpoints that lie in an attempt's folder, oldest first, rows or not."""
+def found(
+    storage: Storage, operation_id: str, attempt: int, after: int = 0
+) -> tuple[NewCheckpoint, ...]:
+    """The good checkpoints that lie in an attempt's folder, oldest first, rows or not.
+
+    Only those with a higher number than `after`. Raises StorageUnavailable.
+    """
     folder = attempt_folder(storage, operation_id, attempt)
     with io_errors("list", folder):
         present = storage.files.is_folder(folder)
         names = storage.files.names(folder) if present else []
     good: list[NewCheckpoint] = []
     for name in names:
-        if not name.startswith(CHECKPOINT_PREFIX):
+        number = name.removeprefix(CHECKPOINT_PREFIX)
+        if number == name or not number.isdecimal() or int(number) <= after:
             continue
         try:
             manifest = verify_checkpoint(folder / name, storage.files)
@@ -84,6 +101,20 @@ def found(storage: Storage, operation_id: str, attempt: int) -> tuple[NewCheckpo
             size = sum(e.size for e in manifest.files.values()) + len(encode(manifest))
             good.append(announced(manifest, storage.relative(folder / name), size))
     return tuple(good)
+
+
+def _inspect(storage: Storage, row: Checkpoint) -> dict[str, str]:
+    manifest, files = inspect_directory(storage.at(row.path), Manifest, storage.files)
+    if manifest is not None and not _describes(manifest, row):
+        files[MANIFEST] = _FOREIGN
+    if any(finding != OK for finding in files.values()):
+        storage.marked_by()  # an unmounted share is not a corrupt checkpoint
+    return files
+
+
+def _describes(manifest: Manifest, row: Checkpoint) -> bool:
+    found = (manifest.operation_id, manifest.attempt, manifest.number, manifest.weights_digest)
+    return found == (row.operation_id, row.attempt, row.number, row.weights_digest)
 
 
 def _lies_where_it_belongs(manifest: Manifest, operation_id: str, attempt: int, name: str) -> bool:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from inspect import Parameter
 from typing import TYPE_CHECKING, Annotated, Any
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ktrdr.cli import render
+from ktrdr.errors import Usage
 
 if TYPE_CHECKING:
     from ktrdr.client import Client
@@ -59,10 +61,17 @@ class Call:
             os.environ, home=self.home, database_url=self.database_url, storage=self.storage
         )
 
-    def client(self, on_ray_started: Callable[[], None] | None = None) -> Client:
+    @contextlib.contextmanager
+    def client(self, on_ray_started: Callable[[], None] | None = None) -> Iterator[Client]:
+        """A client for the time of the command; stdout belongs to the answer meanwhile."""
         from ktrdr.client import Client
 
-        return Client(self.settings(), on_ray_started=on_ray_started)
+        settings = self.settings()
+        with (
+            render.stdout_is_ours(),
+            Client(settings, on_ray_started=on_ray_started, on_notice=render.say) as client,
+        ):
+            yield client
 
     def answer(self, document: Mapping[str, Any], for_people: Callable[[], str]) -> int:
         """Print the one or the other; the status of success."""
@@ -113,6 +122,16 @@ def new_app(help_text: str) -> typer.Typer:
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
+
+
+def names(value: str | None, option: str) -> list[str] | None:
+    """The parts of a comma-separated option."""
+    if value is None:
+        return None
+    parts = [part.strip() for part in value.split(",")]
+    if not all(parts):
+        raise Usage(f"{option} {value[:80]!r} names nothing between its commas: write A,B")
+    return parts
 
 
 def _shared() -> list[Parameter]:

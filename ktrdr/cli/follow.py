@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from ktrdr.cli import render, views
 from ktrdr.cli.interrupts import EXIT_STATUS, Interrupts
-from ktrdr.errors import Conflict
+from ktrdr.errors import Conflict, OperationRunning
 
 if TYPE_CHECKING:
     from ktrdr.cli.command import Call
@@ -29,11 +29,15 @@ def follow(call: Call, client: Client, operation: Operation, interrupts: Interru
         with render.live_line() as show:
             progress = Progress(operation.history, show)
             stop = _Stop(operation, interrupts)
-            progress.show(operation.record())
+            warnings = _Warnings(operation)
+            claimed = operation.record()
+            progress.show(claimed)
             client.launch(operation)
 
             def look(current: Record) -> None:
+                _check_owner(claimed, current)
                 stop.obey()
+                warnings.say_new()
                 if current["status"] not in _EXIT_STATUS:
                     progress.show(current)
 
@@ -85,6 +89,20 @@ def best_epoch(rows: list[Record]) -> Record | None:
     return min(scored, key=lambda row: (row["val_loss"], row["epoch"]), default=None)
 
 
+class _Warnings:
+    """Says once each trouble that the training survived since this command follows it."""
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = operation
+        self._seen = max((event["id"] for event in operation.events()), default=0)
+
+    def say_new(self) -> None:
+        for event in self._operation.events(after=self._seen):
+            self._seen = event["id"]
+            if event["event"] == "warned":
+                render.say(f"warning: {event['details']['message']}")
+
+
 class _Stop:
     """Does once what each further signal asks for."""
 
@@ -115,6 +133,18 @@ def _stopped_early(operation: Operation, interrupts: Interrupts) -> Record | Non
         operation.cancel()
     record: Record = operation.record()
     return record if record["status"] in _EXIT_STATUS else None
+
+
+def _check_owner(claimed: Record, current: Record) -> None:
+    """Raise OperationRunning when somebody took it over: this process was asleep too long."""
+    name, before, now = claimed["operation_id"], claimed["owner"], current["owner"]
+    if current["status"] in _EXIT_STATUS or before | {"alive": None} == now | {"alive": None}:
+        return
+    raise OperationRunning(
+        f"{name} was taken over by process {now['pid']} on {now['host']} while this one did not"
+        f" look after it: follow it with `ktrdr operations watch {name}`",
+        attempt=current["attempt"],
+    )
 
 
 def _report(call: Call, record: Record) -> int:

@@ -10,7 +10,7 @@ from typing import Annotated, cast
 import typer
 
 from ktrdr import __version__
-from ktrdr.cli import checkpoints, data, models, operations, render, strategies
+from ktrdr.cli import checkpoints, cluster, data, models, operations, render, strategies, verify
 from ktrdr.cli.command import new_app
 from ktrdr.cli.interrupts import Stopped, disregard_signals
 from ktrdr.errors import KtrdrError, Usage
@@ -20,6 +20,8 @@ _UsageError = cast(type[Exception], typer.BadParameter.__mro__[1])  # all that t
 
 app = new_app("Train neuro-fuzzy trading models, and never lose a training run.")
 operations.add_to(app)
+cluster.add_to(app)
+verify.add_to(app)
 checkpoints.add_to(app)
 models.add_to(app)
 strategies.add_to(app)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from ktrdr.cli import render, views
-from ktrdr.cli.command import Call, command, group
+from ktrdr.cli.command import Call, command, group, names
 from ktrdr.cli.interrupts import Interrupts
-from ktrdr.errors import OperationNotCancellable, Usage
+from ktrdr.cli.watch import watch
+from ktrdr.errors import ClusterRequired, OperationNotCancellable
 
 OperationId = Annotated[str, typer.Argument(metavar="ID", help="An operation's id.")]
+if TYPE_CHECKING:
+    from ktrdr.client import Client, Operation
+
+Detach = Annotated[
+    bool, typer.Option("--detach", help="Leave it to the cluster of `ktrdr up`, do not follow.")
+]
 
 
 class StatusName(StrEnum):
@@ -32,8 +39,11 @@ def add_to(app: typer.Typer) -> None:
     command(family, "status")(show_status)
     command(family, "cancel")(cancel)
     command(family, "resume")(resume)
+    command(family, "watch")(watch)
     command(family, "events")(show_events)
     command(family, "history")(show_history)
+    command(family, "why")(explain)
+    command(family, "delete")(delete)
 
 
 def train(
@@ -53,6 +63,7 @@ def train(
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Seed, instead of its own.")
     ] = None,
+    detach: Detach = False,
 ) -> int:
     """Train a strategy's model and follow it to the end.
 
@@ -64,16 +75,20 @@ def train(
     interrupts = _interrupts(call)
     with call.client(interrupts.install) as client:
         interrupts.leave_if_asked()
+        if detach:
+            _require_cluster(client)
         operation = client.submit(
             strategy,
-            symbols=_names(symbols, "--symbols"),
-            timeframes=_names(timeframes, "--timeframes"),
+            symbols=names(symbols, "--symbols"),
+            timeframes=names(timeframes, "--timeframes"),
             start_date=start_date,
             end_date=end_date,
             epochs=epochs,
             seed=seed,
         )
         render.say(f"submitted {operation.id}")
+        if detach:
+            return _leave(call, client, operation)
         return follow(call, client, operation, interrupts)
 
 
@@ -82,11 +97,21 @@ def list_operations(
     status: Annotated[
         StatusName | None, typer.Option(help="Only operations of this status.")
     ] = None,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Only operations of this strategy.")
+    ] = None,
+    limit: Annotated[int, typer.Option(min=1, max=2**31 - 1, help="How many at most.")] = 100,
+    offset: Annotated[
+        int, typer.Option(min=0, max=2**31 - 1, help="How many of the newest to leave out.")
+    ] = 0,
 ) -> int:
-    """List operations, newest first."""
+    """List operations, newest first, one page of them; `total` counts all that match."""
     with call.client() as client:
-        records, total = client.operations(status=status and status.value)
-    return call.answer({"operations": records, "total": total}, lambda: views.operations(records))
+        records, total = client.operations(status and status.value, limit, offset, strategy)
+    call.answer({"operations": records, "total": total}, lambda: views.operations(records))
+    if 0 < len(records) < total:
+        render.say(f"{offset + 1} to {offset + len(records)} of {total}: see --limit and --offset")
+    return 0
 
 
 def show_status(call: Call, operation_id: OperationId) -> int:
@@ -119,10 +144,28 @@ def cancel(
     return call.answer(record, lambda: views.operation(record))
 
 
-def resume(call: Call, operation_id: OperationId) -> int:
+def resume(
+    call: Call,
+    operation_id: OperationId,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", help="Say what was restored, what differs, what was lost.")
+    ] = False,
+    strategy: Annotated[
+        str | None, typer.Option(metavar="FILE", help="The strategy's file, where it is now.")
+    ] = None,
+    allow_changes: Annotated[
+        bool,
+        typer.Option(
+            "--allow-changes",
+            help="Train on with what was changed in the strategy, such as epochs or learning rate.",
+        ),
+    ] = False,
+    detach: Detach = False,
+) -> int:
     """Resume a cancelled, failed or lost operation from its latest checkpoint, and follow it.
 
-    Exit status: 0 completed, 1 failed, 130 cancelled.
+    Exit status: 0 completed, 1 failed, 130 cancelled; 4 when it cannot be resumed, or strategy or
+    data were changed: then nothing has changed.
     """
     from ktrdr.cli.follow import follow
 
@@ -130,8 +173,12 @@ def resume(call: Call, operation_id: OperationId) -> int:
     with call.client(interrupts.install) as client:
         operation = client.operation(operation_id)
         interrupts.leave_if_asked()
-        record = operation.claim_resume()
-        _announce(call, record)
+        if detach:
+            _require_cluster(client)
+        record = operation.claim_resume(strategy=strategy, allow_changes=allow_changes)
+        _announce(call, views.resumed(record, operation.resume_report(), verbose))
+        if detach:
+            return _leave(call, client, operation)
         return follow(call, client, operation, interrupts)
 
 
@@ -149,6 +196,34 @@ def show_history(call: Call, operation_id: OperationId) -> int:
     return call.answer_list("history", history, lambda: views.history(history))
 
 
+def _require_cluster(client: Client) -> None:
+    if not client.place.standing:
+        raise ClusterRequired(
+            "--detach needs a cluster that goes on without this command: start one with `ktrdr up`"
+        )
+
+
+def _leave(call: Call, client: Client, operation: Operation) -> int:
+    client.launch(operation)
+    record = operation.record()
+    return call.answer(record, lambda: views.operation(record))
+
+
+def explain(call: Call, operation_id: OperationId) -> int:
+    """Say in plain words what led to an operation's present state, and what to do next."""
+    with call.client() as client:
+        why = client.operation(operation_id).why()
+    return call.answer(why, lambda: views.explanation(why))
+
+
+def delete(call: Call, operation_id: OperationId) -> int:
+    """Delete an operation that has ended, with its history and checkpoints; its model stays."""
+    with call.client() as client:
+        client.operation(operation_id).delete()
+    document = {"operation_id": operation_id, "deleted": True}
+    return call.answer(document, lambda: f"deleted {operation_id}")
+
+
 def _interrupts(call: Call) -> Interrupts:
     """Count signals from here on: this comes before anything slow."""
     import json
@@ -159,21 +234,10 @@ def _interrupts(call: Call) -> Interrupts:
     return interrupts
 
 
-def _announce(call: Call, record: dict[str, Any]) -> None:
+def _announce(call: Call, said: str) -> None:
     """Say at once that a resume worked; with `--json` stdout is kept for the final record."""
-    said = views.resumed(record)
     if not call.as_json:
         render.text(said)
         return
     for line in said.splitlines():
         render.say(line)
-
-
-def _names(value: str | None, option: str) -> list[str] | None:
-    """The parts of a comma-separated option."""
-    if value is None:
-        return None
-    names = [part.strip() for part in value.split(",")]
-    if not all(names):
-        raise Usage(f"{option} {value[:80]!r} names nothing between its commas: write A,B")
-    return names

@@ -20,10 +20,30 @@ _LONGEST_MESSAGE = 4000
 _LONGEST_WORD = 300
 
 
+_ours: TextIO | None = None
+"""The stdout of this process while nobody else may write to it."""
+
+
 class OutputLost(KtrdrError):
     """The answer could not be written where the user wants it."""
 
     code = "OUTPUT_LOST"
+
+
+@contextlib.contextmanager
+def stdout_is_ours() -> Iterator[None]:
+    """Keep others from writing to stdout, such as Ray's notice of a killed driver: what is
+    piped to a program must be our answer and nothing else."""
+    global _ours
+    if _ours is not None or sys.stdout is None:
+        yield
+        return
+    with open(os.devnull, "w", encoding="utf-8") as nowhere:
+        _ours, sys.stdout = sys.stdout, nowhere
+        try:
+            yield
+        finally:
+            sys.stdout, _ours = _ours, None
 
 
 def document(value: Mapping[str, Any]) -> None:
@@ -36,10 +56,11 @@ def text(answer: str) -> None:
 
     Raises OutputLost when it cannot be stored (a full disk); a pipe without a reader is no error.
     """
+    stdout = _stdout()
     try:
-        _write(sys.stdout, answer + "\n")
+        _write(stdout, answer + "\n")
     except (OSError, ValueError) as error:
-        _silence(sys.stdout)
+        _silence(stdout)
         if not isinstance(error, BrokenPipeError):
             raise OutputLost(f"cannot write the answer to stdout: {error}") from None
 
@@ -137,6 +158,10 @@ def live_line() -> Iterator[Callable[[str], None] | None]:
 def _shortened(match: re.Match[str]) -> str:
     word = match[0]
     return f"{word[: _LONGEST_WORD // 4]}...({len(word)} characters)"
+
+
+def _stdout() -> TextIO | None:
+    return _ours if _ours is not None else sys.stdout
 
 
 def _write(stream: TextIO | None, content: str) -> None:

@@ -51,21 +51,31 @@ def operation(record: Record) -> str:
     return render.fields(pairs + (_result(result) if result else []))
 
 
-def resumed(record: Record) -> str:
-    """The first answer of a resume: that it worked, from where, and how to watch it."""
+def resumed(record: Record, report: Record, verbose: bool) -> str:
+    """The first answer of a resume: that it worked, from where, and how to watch it.
+
+    `report` is what its event says; a damaged checkpoint is told of in any case.
+    """
     source, name = record["resumed_from"], record["operation_id"]
     pairs = [
         ("resumed", name),
         ("status", f"{record['status']}, attempt {record['attempt']}"),
         ("from", _resumed_from(source)),
-        ("watch it with", f"ktrdr operations status {name}"),
+        ("watch it with", f"ktrdr operations watch {name}"),
     ]
-    return render.fields(pairs)
+    passed = [("passed over", f"{_place(bad)}: {bad['why']}") for bad in report["passed_over"]]
+    return render.fields(pairs + (_resume_report(report) if verbose else []) + passed)
 
 
 def events(items: Sequence[Record]) -> str:
     rows = [(e["at"], e["event"], e["status"], e["attempt"], _brief(e["details"])) for e in items]
     return render.table(("AT", "EVENT", "STATUS", "ATTEMPT", "DETAILS"), rows)
+
+
+def explanation(why: Record) -> str:
+    rows = [(link["at"], link["attempt"], link["text"]) for link in why["chain"]]
+    told = render.table(("AT", "ATTEMPT", "WHAT"), rows)
+    return f"{why['operation_id']} is {why['status']}\n\n{told}\n\nnext: {why['next']}"
 
 
 def history(rows: Sequence[Record]) -> str:
@@ -94,6 +104,31 @@ def checkpoints(items: Sequence[Record]) -> str:
         for c in items
     ]
     return render.table(headers, rows) if rows else "no checkpoints"
+
+
+def verified(items: Sequence[Record]) -> str:
+    """Every file of every checkpoint, one a line."""
+    headers = ("CHECKPOINT", "EPOCH", "BATCH", "FILE", "STATE")
+    rows = [
+        (
+            f"attempt {c['attempt']}, number {c['number']}",
+            c["epoch"],
+            c["batch"],
+            c["path"] if file["name"] == "." else file["name"],
+            f"wrong: {file['detail']}" if file["detail"] else file["state"],
+        )
+        for c in items
+        for file in c["files"]
+    ]
+    return render.table(headers, rows) if rows else "no checkpoints"
+
+
+def cleanup(done: Record) -> str:
+    expired, removed = len(done["expired"]), done["removed"]
+    said = f"removed {removed} checkpoints"
+    said += f", expired those of {expired} operations" if expired else ""
+    rows = [(o["path"], o["what"], "removed" if o["removed"] else None) for o in done["orphans"]]
+    return f"{said}\n\n{render.table(('FOLDER', 'WHAT', 'REMARK'), rows)}" if rows else said
 
 
 def models(items: Sequence[Record]) -> str:
@@ -128,6 +163,12 @@ def bars(items: Sequence[Record]) -> str:
     return render.table(headers, rows) if rows else "no bars; import some with: ktrdr data import"
 
 
+def nodes(items: Sequence[Record]) -> str:
+    headers = ("NODE", "ADDRESS", "HOST", "ALIVE", "HEAD", "CPUS", "GPUS")
+    keys = ("node_id", "address", "host", "alive", "head", "cpus", "gpus")
+    return render.table(headers, [[node[key] for key in keys] for node in items])
+
+
 def strategies(items: Sequence[Record]) -> str:
     rows = [(s["path"], s["name"], s["error"] or s["description"]) for s in items]
     if not rows:
@@ -139,15 +180,17 @@ def progress_line(record: Record, best: Record | None) -> str:
     """Where a training stands, in one line; `best` is the history row of the best epoch so far."""
     progress = record["progress"]
     if progress is None or record["phase"] not in ("training", "saving", "stopping"):
-        return str(record["phase"] or "starting Ray").replace("_", " ")
+        return str(record["phase"] or "waiting to start").replace("_", " ")
     metrics = progress["metrics"] or {}
     parts = [
         _progress(progress),
         _metric("loss", metrics.get("train_loss"), ".4g"),
         _metric("accuracy", metrics.get("train_accuracy"), ".1%"),
+        _metric("sign agreement", metrics.get("train_sign_agreement"), ".1%"),
         best and f"best {best['val_loss']:.4g} @{best['epoch']}",
         _metric("val_loss", metrics.get("val_loss"), ".4g"),
         _metric("val_accuracy", metrics.get("val_accuracy"), ".1%"),
+        _metric("val_sign_agreement", metrics.get("val_sign_agreement"), ".1%"),
         record["phase"] if record["phase"] == "stopping" else None,
     ]
     return "  ".join(part for part in parts if part)
@@ -212,6 +255,33 @@ def _resumed_from(source: Record | None) -> str | None:
         return None
     exact = "exact" if source["exact"] else "not exact: " + "; ".join(source["differences"])
     return f"{_place(source)} of {source['created_at']}, {exact}"
+
+
+def _resume_report(report: Record) -> list[tuple[str, Any]]:
+    restored = report["restored"]
+    rows = restored["history_rows"]
+    parts = [*restored["parts"], f"{rows} epoch{'' if rows == 1 else 's'} of history"]
+    differing = report["differences"] or ["nothing: the model will be the same, bit for bit"]
+    return [
+        ("restored", ", ".join(parts)),
+        ("computed anew", ", ".join(restored["computed_anew"]) or None),
+        ("goes on in", f"epoch {restored['epoch'] + 1}, after {restored['batch']} batches of it"),
+        *(("differs", difference) for difference in differing),
+        ("lost", _lost(report["lost"])),
+    ]
+
+
+def _lost(lost: Record) -> str:
+    if lost["batches"] is None:
+        return "unknown: nothing was reported after the checkpoint"
+    if lost["batches"] == 0:
+        return "nothing that was reported"
+    at = lost["reported"]
+    epochs = f", {lost['epochs']} finished epochs among them" if lost["epochs"] else ""
+    return (
+        f"{lost['batches']} batches{epochs}, to be done again: epoch {at['epoch']},"
+        f" batch {at['batch']} was reported last"
+    )
 
 
 def _place(at: Record) -> str:

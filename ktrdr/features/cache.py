@@ -21,12 +21,12 @@ import talib
 
 from ktrdr.data.bars import Bars, fingerprint
 from ktrdr.errors import StorageUnavailable
-from ktrdr.features.dataset import Dataset, Splits, build_dataset
+from ktrdr.features.dataset import Dataset, Splits, build_dataset, rows_before
 from ktrdr.strategy.schema import Strategy
 
 FORMAT = 1
 
-_ARRAYS = {"inputs": np.float32, "labels": np.int64, "timestamps": np.int64}
+_ARRAYS = ("inputs", "labels", "timestamps")
 _MANIFEST = "manifest.json"
 
 
@@ -53,8 +53,9 @@ def cached_dataset(root: Path, strategy: Strategy, bars: Bars) -> Dataset:
 
 
 def dataset_key(strategy: Strategy, bars: Bars) -> str:
-    """The sha256 over the parts of the strategy that shape a dataset, the bars, and the versions
-    of what computes it. The order of inputs and memberships counts, that of keys does not."""
+    """The sha256 over the parts of the strategy that shape a dataset or can refuse it, the bars,
+    and the versions of what computes it. The order of inputs and memberships counts, that of keys
+    does not."""
     parts = {
         "format": FORMAT,
         "numpy": np.__version__,
@@ -66,6 +67,7 @@ def dataset_key(strategy: Strategy, bars: Bars) -> str:
         "fuzzy_sets": _plain(strategy.fuzzy_sets),
         "nn_inputs": [item.fuzzy_set for item in strategy.nn_inputs],
         "labels": strategy.training.labels.model_dump(mode="json"),
+        "rows_before": rows_before(strategy),
         "data_split": strategy.training.data_split.model_dump(mode="json"),
     }
     return _text_digest(json.dumps(parts, sort_keys=True))

@@ -12,9 +12,10 @@ from numpy.typing import NDArray
 
 from ktrdr.data.bars import Bars, IntArray
 from ktrdr.errors import InvalidData
-from ktrdr.features.labels import CLASS_NAMES, make_labels
+from ktrdr.features.labels import LabelArray, class_names, make_labels
 from ktrdr.features.pipeline import compute_inputs
-from ktrdr.strategy.schema import DataSplit, Strategy
+from ktrdr.strategy.schema import Strategy
+from ktrdr.strategy.training import DataSplit
 
 InputArray = NDArray[np.float32]
 
@@ -32,13 +33,14 @@ class Splits:
 class Dataset:
     """What a model trains on; arrays may be read-only memory maps.
 
-    `inputs` is float32 [N, F], C-contiguous; `labels` int64 [N], indices into `class_names`;
-    `timestamps` int64 [N], open times in microseconds UTC. `digest` covers the bytes of inputs and
-    labels, and the splits.
+    Rows are consecutive bars, as they were imported: where a market was closed, the next bar is
+    the next row. `inputs` is float32 [N, F], C-contiguous; `labels` int64 [N], indices
+    into `class_names`, or float32 [N] and no class names, for regression; `timestamps` int64 [N],
+    open times in microseconds UTC. `digest` covers the bytes of inputs and labels, and the splits.
     """
 
     inputs: InputArray
-    labels: IntArray
+    labels: LabelArray
     timestamps: IntArray
     input_names: tuple[str, ...]
     class_names: tuple[str, ...]
@@ -49,26 +51,31 @@ class Dataset:
 def build_dataset(strategy: Strategy, bars: Bars) -> Dataset:
     """Compute inputs and labels, split and purge.
 
-    Raises InvalidData, with numbers, for too few bars, an empty split, or a class that never
-    occurs in training.
+    Raises InvalidData, with numbers, for too few bars, a split without a single sample, and
+    training labels that teach nothing: a class that never occurs, or a value that never changes.
     """
     inputs = compute_inputs(strategy, bars)
     labels = make_labels(strategy.training.labels, bars)
     rows = inputs.warm_up + np.flatnonzero(labels.valid[inputs.warm_up :])
     splits = split_rows(rows, labels.known_at[rows], strategy.training.data_split)
     values = labels.values[rows]
-    _check_splits(splits, strategy.training.data_split, len(rows), bars)
-    _check_classes(values[splits.train.start : splits.train.stop], strategy)
+    _check_splits(splits, strategy, len(rows), bars)
+    _check_labels(values[splits.train.start + rows_before(strategy) : splits.train.stop], strategy)
     matrix = np.ascontiguousarray(inputs.matrix[rows - inputs.warm_up])
     return Dataset(
         inputs=matrix,
         labels=values,
         timestamps=bars.timestamps[rows],
         input_names=inputs.names,
-        class_names=CLASS_NAMES,
+        class_names=class_names(strategy.training.labels),
         splits=splits,
         digest=dataset_digest(matrix, values, splits),
     )
+
+
+def rows_before(strategy: Strategy) -> int:
+    """Rows that a sample needs before its last one; so many first rows of a split are no sample."""
+    return (strategy.model.sequence_length or 1) - 1
 
 
 def split_rows(bar_of_row: IntArray, known_at: IntArray, shares: DataSplit) -> Splits:
@@ -91,7 +98,7 @@ def split_rows(bar_of_row: IntArray, known_at: IntArray, shares: DataSplit) -> S
     return Splits(*parts)
 
 
-def dataset_digest(inputs: InputArray, labels: IntArray, splits: Splits) -> str:
+def dataset_digest(inputs: InputArray, labels: LabelArray, splits: Splits) -> str:
     """The sha256 over shape and bytes of inputs and labels, and the splits' edges."""
     edges = [[part.start, part.stop] for part in astuple(splits)]
     digest = hashlib.sha256(json.dumps([list(inputs.shape), edges]).encode())
@@ -100,27 +107,55 @@ def dataset_digest(inputs: InputArray, labels: IntArray, splits: Splits) -> str:
     return digest.hexdigest()
 
 
-def _check_splits(splits: Splits, shares: DataSplit, count: int, bars: Bars) -> None:
+def _check_splits(splits: Splits, strategy: Strategy, count: int, bars: Bars) -> None:
+    needed = rows_before(strategy) + 1
     for name in ("train", "validation", "test"):
-        if getattr(shares, name) > 0 and len(getattr(splits, name)) == 0:
-            raise InvalidData(
-                f"the {name} split is empty: {len(bars):,} bars of {bars.symbol} {bars.timeframe} "
-                f"leave {count:,} labelled rows before the purge; import more bars, widen the "
-                "dates, or shorten the labels' horizon",
-                split=name,
-                bars=len(bars),
-                rows=count,
+        left = len(getattr(splits, name))
+        if getattr(strategy.training.data_split, name) == 0 or left >= needed:
+            continue
+        if left == 0:
+            what, shorter = f"the {name} split is empty", "the labels' horizon"
+        else:
+            what = (
+                f"the {name} split has {left:,} rows, too few for one sequence of {needed:,} "
+                "(model.architecture.sequence_length)"
             )
-
-
-def _check_classes(labels: IntArray, strategy: Strategy) -> None:
-    counts = np.bincount(labels, minlength=len(CLASS_NAMES)).tolist()
-    shown = ", ".join(f"{name} {n:,}" for name, n in zip(CLASS_NAMES, counts, strict=True))
-    missing = [name for name, n in zip(CLASS_NAMES, counts, strict=True) if n == 0]
-    if missing:
+            shorter = "the sequences"
         raise InvalidData(
-            f"no {' and no '.join(missing)} among the {len(labels):,} training rows "
-            f"({shown}): change training.labels ({strategy.training.labels.source}), or use more "
-            "bars",
-            counts=dict(zip(CLASS_NAMES, counts, strict=True)),
+            f"{what}: {len(bars):,} bars of {bars.symbol} {bars.timeframe} leave {count:,} "
+            "labelled rows before the purge; import more bars, widen the dates, or shorten "
+            f"{shorter}",
+            split=name,
+            bars=len(bars),
+            rows=count,
+        )
+
+
+def _check_labels(labels: LabelArray, strategy: Strategy) -> None:
+    """Look at the labels of the training samples."""
+    names = class_names(strategy.training.labels)
+    if names:
+        _check_classes(np.bincount(labels, minlength=len(names)).tolist(), names, strategy)
+    else:
+        _check_values(labels, strategy)
+
+
+def _check_classes(counts: list[int], names: tuple[str, ...], strategy: Strategy) -> None:
+    missing = [name for name, n in zip(names, counts, strict=True) if n == 0]
+    if missing:
+        shown = ", ".join(f"{name} {n:,}" for name, n in zip(names, counts, strict=True))
+        raise InvalidData(
+            f"no {' and no '.join(missing)} among the {sum(counts):,} training rows ({shown}): "
+            f"change training.labels ({strategy.training.labels.source}), or use more bars",
+            counts=dict(zip(names, counts, strict=True)),
+        )
+
+
+def _check_values(values: LabelArray, strategy: Strategy) -> None:
+    source = strategy.training.labels.source
+    if values.min() == values.max():
+        raise InvalidData(
+            f"training.labels ({source}) are {values[0]:g} in all {len(values):,} training rows: "
+            "there is nothing to learn from a target that never changes; use other bars",
+            rows=len(values),
         )

@@ -10,7 +10,11 @@ import talib
 from numpy.typing import NDArray
 
 from ktrdr.data.bars import Bars, FloatArray, IntArray
-from ktrdr.strategy.schema import TripleBarrierLabels, ZigzagLabels
+from ktrdr.errors import InvalidData
+from ktrdr.strategy.training import ForwardReturnLabels, TripleBarrierLabels, ZigzagLabels
+
+LabelSpec = ZigzagLabels | TripleBarrierLabels | ForwardReturnLabels
+LabelArray = NDArray[np.int64] | NDArray[np.float32]
 
 CLASS_NAMES = ("BUY", "HOLD", "SELL")
 BUY, HOLD, SELL = range(3)
@@ -20,22 +24,51 @@ _EXPIRY_SHARE = 0.5  # of the volatility expected over the holding period
 
 @dataclass(frozen=True, eq=False)
 class Labels:
-    """A class per bar.
+    """A class per bar (int64), or a value (float32).
 
     `valid` marks the bars whose label is final within these bars. `known_at` is the index of the
     last bar that a valid label depends on; it never decreases from one valid bar to the next.
     """
 
-    values: IntArray
+    values: LabelArray
     valid: NDArray[np.bool_]
     known_at: IntArray
 
 
-def make_labels(spec: ZigzagLabels | TripleBarrierLabels, bars: Bars) -> Labels:
+def make_labels(spec: LabelSpec, bars: Bars) -> Labels:
     """The labels that a strategy asks for."""
-    if isinstance(spec, ZigzagLabels):
-        return zigzag(bars, spec.zigzag_threshold)
-    return triple_barrier(bars, spec)
+    match spec:
+        case ZigzagLabels():
+            return zigzag(bars, spec.zigzag_threshold)
+        case TripleBarrierLabels():
+            return triple_barrier(bars, spec)
+        case ForwardReturnLabels():
+            return forward_return(bars, spec.horizon)
+
+
+def class_names(spec: LabelSpec) -> tuple[str, ...]:
+    """What the classes are called, in the order of their numbers; none where labels are values."""
+    return () if isinstance(spec, ForwardReturnLabels) else CLASS_NAMES
+
+
+def forward_return(bars: Bars, horizon: int) -> Labels:
+    """How far the close moves within the next `horizon` bars: close[t + horizon] / close[t] - 1.
+
+    Bars without that future have no label. Raises InvalidData where float32 cannot hold the change.
+    """
+    count = len(bars)
+    places = np.arange(count)
+    values = np.zeros(count, dtype=np.float32)
+    with np.errstate(over="ignore"):
+        values[: max(0, count - horizon)] = bars.close[horizon:] / bars.close[:-horizon] - 1
+    bad = np.flatnonzero(~np.isfinite(values))
+    if len(bad):
+        raise InvalidData(
+            f"the close of {bars.symbol} {bars.timeframe} changes too much for float32 within "
+            f"{horizon} bars of row {int(bad[0]):,}; check the bars there",
+            rows=len(bad),
+        )
+    return Labels(values, places + horizon < count, places + horizon)
 
 
 def triple_barrier(bars: Bars, spec: TripleBarrierLabels) -> Labels:

@@ -135,8 +135,10 @@ def _judged(
         last_failure=verdict.last_failure,
     )
     if verdict.repeat:
-        after = next_attempt(counted, latest[1] if latest else None)
+        not_before = now + verdict.back_off if verdict.back_off else None
+        after = next_attempt(counted, latest[1] if latest else None, not_before)
         effects = replace(effects, keep_epochs=latest[1].epoch if latest else 0)
+        details["back_off_s"] = verdict.back_off.total_seconds()
         return make_step(transition, operation, after, now, details, effects)
     message = end.message
     if end.reason.retryable:
@@ -148,8 +150,9 @@ def _judged(
 
 
 def _adopting(attempt: int, adopt: tuple[NewCheckpoint, ...], held: Held) -> Effects:
-    known = {c.key for c in held}
-    new = tuple(c for c in adopt if (attempt, c.number) not in known)
+    # An older number than a row's was committed once: doomed, forgotten, and perhaps gone since.
+    last = max((c.number for c in held if c.attempt == attempt), default=0)
+    new = tuple(c for c in adopt if c.number > last)
     doomed = superseded(attempt, new, held) if new else set()
     return Effects(commit=new, doom=tuple(sorted(doomed)))
 

@@ -6,7 +6,8 @@ Pure functions of what the rows say, so that every rule is testable without a st
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from datetime import timedelta
 
 from ktrdr.operations.model import (
     Checkpoint,
@@ -19,6 +20,8 @@ from ktrdr.operations.model import (
 
 NUM_NEWEST_KEPT = 2
 NUM_MEMORY_RESTARTS = 1
+BACK_OFF_S = 1.0
+MAX_BACK_OFF_S = 60.0
 
 Key = tuple[int, int]
 """(attempt, number) of a checkpoint: unique in an operation, and ordered by age."""
@@ -35,6 +38,7 @@ class Verdict:
     restarts: int = 0
     memory_restarts: int = 0
     last_failure: LastFailure | None = None
+    back_off: timedelta = timedelta()
 
 
 def superseded(attempt: int, new: Sequence[NewCheckpoint], held: Sequence[Checkpoint]) -> set[Key]:
@@ -66,14 +70,16 @@ def judge(
     """
     if found_on_start and operation.report_sequence == 0:
         return _free(operation)
+    back_off = _back_off(operation, latest)
     if reason is FailureReason.NODE_PREEMPTED:
-        return _free(operation)
+        return replace(_free(operation), back_off=back_off)
     failure = LastFailure(reason, _step(operation.progress), latest)
     refusal = _refusal(operation, failure)
     if refusal is not None:
         return Verdict(False, refusal, operation.restarts, operation.memory_restarts, failure)
     memory = int(reason is FailureReason.OUT_OF_MEMORY)
-    return Verdict(True, None, operation.restarts + 1, operation.memory_restarts + memory, failure)
+    restarts, memory_restarts = operation.restarts + 1, operation.memory_restarts + memory
+    return Verdict(True, None, restarts, memory_restarts, failure, back_off)
 
 
 def progress_at(checkpoint: Latest | None, before: Operation) -> Progress | None:
@@ -99,6 +105,20 @@ def _refusal(operation: Operation, failure: LastFailure) -> str | None:
     if failure == operation.last_failure:
         return "the same failure came back at the same step without a new checkpoint"
     return None
+
+
+def _back_off(operation: Operation, latest: Key | None) -> timedelta:
+    """Return how long to wait: not at all after progress, else twice as long every time.
+
+    Progress is a checkpoint of the attempt that ended; attempts without one count from the
+    latest good checkpoint, or from the user's resume.
+    """
+    committed_in = latest[0] if latest is not None else 0
+    idle = operation.attempt - max(committed_in, operation.resumed_attempt - 1)
+    if idle <= 0:
+        return timedelta()
+    doublings = min(idle - 1, 30)  # far past the cap, and no overflow
+    return timedelta(seconds=min(MAX_BACK_OFF_S, BACK_OFF_S * 2.0**doublings))
 
 
 def _free(operation: Operation) -> Verdict:

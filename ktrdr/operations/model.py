@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from enum import StrEnum
 from typing import Any
@@ -137,12 +137,17 @@ class Plan:
     dataset_digest: str
     """Of the features and labels made from the two."""
     span: dict[str, int]
-    """{"first", "last"}: open times of the first and last bar used, microseconds since 1970."""
+    """{"first", "last", "rows"}: open times of the first and last bar used, in microseconds since
+    1970, and how many bars that is."""
     storage: str
     """The storage root, absolute; an operation keeps the root it was made in."""
     max_restarts: int = 3
     strategy_given: str = ""
     """The strategy's path as the user wrote it: looked for again when the absolute one is gone."""
+    overridden: dict[str, Any] = field(default_factory=dict)
+    """What the file itself says where `overrides` has `epochs`: by it an edit is told."""
+    former_configs: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """By fingerprint, the configs that checkpoints were made under before accepted changes."""
 
 
 @dataclass(frozen=True)
@@ -270,6 +275,10 @@ class Resumption:
     resumed_from: ResumedFrom
     plan: Plan
     passed_over: tuple[tuple[int, str], ...] = ()
+    request: Request | None = None
+    """Where the strategy is now, and what was accepted of its changes; None: as before."""
+    restored: dict[str, Any] = field(default_factory=dict)
+    """What is taken over from the checkpoint, for the event."""
 
 
 @dataclass(frozen=True)
@@ -313,6 +322,14 @@ class LastFailure:
 
 
 @dataclass(frozen=True)
+class Selection:
+    """Which operations are meant; None: whatever it is."""
+
+    status: Status | None = None
+    strategy_name: str | None = None
+
+
+@dataclass(frozen=True)
 class Operation:
     operation_id: str
     status: Status
@@ -341,6 +358,8 @@ class Operation:
     memory_restarts: int = 0
     """Restarts after `out_of_memory`, which is retried once."""
     last_failure: LastFailure | None = None
+    launch_not_before: datetime | None = None
+    """Back-off of a restart: its driver is not started before."""
 
 
 def check_operation_id(text: str) -> str:

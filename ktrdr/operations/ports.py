@@ -2,7 +2,8 @@
 
 All of it is synchronous. Errors of a driver or a server come out as StoreUnavailable, never as
 the exceptions of the library below. A method may be retried after StoreUnavailable: the
-transaction it was part of either happened whole or not at all.
+transaction it was part of either happened whole or not at all. TakenBack says that it did not
+happen at all.
 """
 
 from __future__ import annotations
@@ -12,15 +13,20 @@ from contextlib import AbstractContextManager
 from datetime import datetime
 from typing import Protocol
 
+from ktrdr.errors import StoreUnavailable
 from ktrdr.operations.model import (
     Checkpoint,
     Event,
     HistoryRow,
     ModelRow,
     Operation,
-    Status,
+    Selection,
 )
 from ktrdr.operations.steps import Step
+
+
+class TakenBack(StoreUnavailable):
+    """The store undid the whole block through no fault of its own: it may be run again."""
 
 
 class Reader(Protocol):
@@ -32,17 +38,27 @@ class Reader(Protocol):
     def operation(self, operation_id: str) -> Operation | None: ...
 
     def operations(
-        self, status: Status | None, limit: int | None, offset: int
+        self, selection: Selection, limit: int | None, offset: int
     ) -> tuple[Operation, ...]:
         """Return operations, newest first."""
 
-    def num_operations(self, status: Status | None) -> int: ...
+    def num_operations(self, selection: Selection) -> int: ...
 
     def owned(self, owner_id: str) -> tuple[Operation, ...]:
         """Return the pending and running operations of an owner, oldest first."""
 
-    def events(self, operation_id: str) -> tuple[Event, ...]:
-        """Return events in the order they were committed."""
+    def sweepable(self, owner_id: str | None) -> tuple[str, ...]:
+        """Return the ids of operations that may have left something on storage, oldest first.
+
+        Those are an owner's, whatever their status (None: everybody's that have ended), and
+        all that have ended with doomed checkpoint rows.
+        """
+
+    def expired(self, ended_before: datetime) -> tuple[str, ...]:
+        """Return the ids of failed and cancelled operations that ended before, oldest first."""
+
+    def events(self, operation_id: str, after: int = 0) -> tuple[Event, ...]:
+        """Return events with a higher id than `after` in the order they were committed."""
 
     def history(self, operation_id: str) -> tuple[HistoryRow, ...]:
         """Return rows by epoch."""
@@ -55,6 +71,11 @@ class Reader(Protocol):
 
     def models(self, strategy_name: str | None) -> tuple[ModelRow, ...]:
         """Return completed versions by (strategy name, version)."""
+
+    def reserved_models(
+        self, strategy_name: str | None, operation_id: str | None
+    ) -> tuple[ModelRow, ...]:
+        """Return versions of a strategy or an operation, completed or not, by version."""
 
 
 class Transaction(Reader, Protocol):
@@ -74,7 +95,8 @@ class Transaction(Reader, Protocol):
 
         The update names operation id, status and attempt of `step.before`. Raise StaleAttempt
         when the attempt has moved on and IllegalTransition when the status has; both leave the
-        transaction to be rolled back.
+        transaction to be rolled back. A deletion takes events, history and requests along;
+        checkpoint rows stay, doomed, until they are forgotten, and so do models.
         """
 
     def forget_checkpoints(self, operation_id: str, ids: Iterable[int]) -> None:

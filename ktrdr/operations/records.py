@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict
 from datetime import datetime
 from typing import Any
@@ -61,6 +62,19 @@ def checkpoint_record(checkpoint: Checkpoint, storage: str) -> dict[str, Any]:
         "is_best": checkpoint.is_best,
         "unusable": checkpoint.unusable,
     }
+
+
+def findings(files: Mapping[str, str]) -> dict[str, Any]:
+    """Return what was found in the files of a checkpoint: ok, missing or wrong, and why."""
+    found = [
+        {
+            "name": name,
+            "state": finding if finding in ("ok", "missing") else "wrong",
+            "detail": None if finding in ("ok", "missing") else finding,
+        }
+        for name, finding in sorted(files.items())
+    ]
+    return {"good": all(file["state"] == "ok" for file in found), "files": found}
 
 
 def event_record(event: Event) -> dict[str, Any]:

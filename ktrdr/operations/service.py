@@ -6,11 +6,12 @@ database, wherever this runs. transitions.py judges, the store writes.
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from ktrdr.errors import ModelNotFound, OperationNotFound
 from ktrdr.operations import endings, guards, transitions
 from ktrdr.operations.endings import AttemptEnd
+from ktrdr.operations.folding import inconsistency
 from ktrdr.operations.model import (
     Checkpoint,
     Event,
@@ -25,15 +26,18 @@ from ktrdr.operations.model import (
     Request,
     Result,
     Resumption,
+    Selection,
     Status,
     StopKind,
     check_operation_id,
     new_operation_id,
 )
 from ktrdr.operations.ports import Reader, Store, Transaction
+from ktrdr.operations.repeating import repeating
 from ktrdr.operations.steps import Step, check_running, lease_expired, lease_from, ownerless
 
 
+@repeating
 class OperationsService:
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -62,6 +66,12 @@ class OperationsService:
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
             return _apply(tx, transitions.launch(row, attempt, owner_id, tx.now()))
+
+    def wait(self, operation_id: str, attempt: int, owner_id: str) -> Operation:
+        """Say that a driver was asked for and that nothing is free to run it yet."""
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            return _apply(tx, transitions.wait(row, attempt, owner_id, tx.now()))
 
     def report(self, operation_id: str, attempt: int, report: Report) -> None:
         """Write progress and history; a sequence already seen changes nothing.
@@ -96,6 +106,38 @@ class OperationsService:
             if step is not None:
                 tx.apply(step)
             return tuple(c for c in tx.checkpoints(operation_id) if c.doomed_at is not None)
+
+    def delete_checkpoints(self, operation_id: str) -> tuple[Checkpoint, ...]:
+        """Doom all checkpoints of an operation that has ended; repeatable.
+
+        Return every doomed row not yet forgotten: their directories may be removed now. Raise
+        OperationRunning while it has not ended.
+        """
+        with self._store.transaction() as tx:
+            _doom_all(tx, _locked(tx, operation_id))
+            return tuple(c for c in tx.checkpoints(operation_id) if c.doomed_at is not None)
+
+    def expire_checkpoints(self, older_than: timedelta) -> tuple[str, ...]:
+        """Doom all checkpoints of what failed or was cancelled longer ago, in one transaction.
+
+        Return the ids of the operations that had some.
+        """
+        with self._store.transaction() as tx:
+            listed = tx.expired(_before(tx.now(), older_than))
+            rows = [_locked(tx, name) for name in listed]
+            ended = [row for row in rows if row.status.terminal]  # not resumed since it was listed
+            return tuple(row.operation_id for row in ended if _doom_all(tx, row))
+
+    def delete(self, operation_id: str) -> tuple[Checkpoint, ...]:
+        """Delete an operation that has ended, with its events and history; its model stays.
+
+        Return its checkpoint rows, all doomed now: they stay until they are forgotten. Raise
+        OperationRunning while it has not ended.
+        """
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            tx.apply(transitions.delete(row, tx.checkpoints(operation_id), tx.now()))
+            return tx.checkpoints(operation_id)
 
     def forget_checkpoints(self, operation_id: str, ids: tuple[int, ...]) -> None:
         """Delete doomed rows whose directories are gone; rows that are not doomed stay."""
@@ -174,16 +216,19 @@ class OperationsService:
         reason: FailureReason,
         message: str,
         found_on_start: bool = False,
+        adopt: tuple[NewCheckpoint, ...] = (),
     ) -> Operation:
         """Say for a driver that cannot say it itself that its attempt is over; by the owner.
 
         `found_on_start`: a restarted owner found no driver; before the attempt's first report
-        this costs no restart budget.
+        this costs no restart budget. `adopt` are durable directories of this attempt: those newer
+        than its last row get theirs now.
         """
+        _check_paths(operation_id, adopt)
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
             held = tx.checkpoints(operation_id)
-            end = AttemptEnd(reason, message, found_on_start=found_on_start)
+            end = AttemptEnd(reason, message, adopt, found_on_start)
             return _apply(tx, endings.lose(row, attempt, end, held, tx.now()))
 
     def try_resume(
@@ -231,6 +276,14 @@ class OperationsService:
         with self._store.transaction() as tx:
             return tx.renew(owner_id, lease_from(tx.now()))
 
+    def sweepable(self, owner_id: str | None = None) -> tuple[str, ...]:
+        """Return the operations of an owner, and all ended ones that left doomed checkpoints.
+
+        Without an owner: all that have ended.
+        """
+        with self._store.read() as view:
+            return view.sweepable(owner_id)
+
     def owned(self, owner_id: str) -> tuple[Operation, ...]:
         """Return the pending and running operations of an owner, oldest first."""
         with self._store.read() as view:
@@ -241,16 +294,27 @@ class OperationsService:
             return _found(view, operation_id)
 
     def list(
-        self, status: Status | None = None, limit: int | None = None, offset: int = 0
+        self,
+        status: Status | None = None,
+        limit: int | None = None,
+        offset: int = 0,
+        strategy_name: str | None = None,
     ) -> tuple[tuple[Operation, ...], int]:
-        """Return one page, newest first, and how many there are in all."""
+        """Return one page, newest first, and how many match in all."""
+        selection = Selection(status, strategy_name)
         with self._store.read() as view:
-            return view.operations(status, limit, offset), view.num_operations(status)
+            return view.operations(selection, limit, offset), view.num_operations(selection)
 
-    def events(self, operation_id: str) -> tuple[Event, ...]:
+    def events(self, operation_id: str, after: int = 0) -> tuple[Event, ...]:
+        """Return events, oldest first; only those with a higher id than `after`."""
         with self._store.read() as view:
             _found(view, operation_id)
-            return view.events(operation_id)
+            return view.events(operation_id, after)
+
+    def inconsistency(self, operation_id: str) -> str | None:
+        """Say how a row differs from what its events lead to; None: it does not."""
+        with self._store.read() as view:
+            return inconsistency(_found(view, operation_id), view.events(operation_id))
 
     def history(self, operation_id: str) -> tuple[HistoryRow, ...]:
         with self._store.read() as view:
@@ -290,6 +354,13 @@ class OperationsService:
         name = strategy_name if version is None else f"{strategy_name}@v{version}"
         raise ModelNotFound(f"no model {name} in the store: see `ktrdr models list`")
 
+    def reserved_models(
+        self, strategy_name: str | None = None, operation_id: str | None = None
+    ) -> tuple[ModelRow, ...]:
+        """Return the versions of a strategy or an operation, also those never completed."""
+        with self._store.read() as view:
+            return view.reserved_models(strategy_name, operation_id)
+
     def model_of(self, operation_id: str) -> tuple[str, int]:
         """Return (strategy name, version) of what an operation made; raise ModelNotFound."""
         with self._store.read() as view:
@@ -306,6 +377,10 @@ class OperationsService:
         """Say whether nobody has looked after a pending or running operation for a lease's time."""
         with self._store.read() as view:
             return lease_expired(operation, view.now())
+
+    def store_id(self) -> str:
+        """Return the id that storage roots of this store are marked with."""
+        return self._store.store_id()
 
     def now(self) -> datetime:
         """Return the database's clock, aware UTC."""
@@ -332,6 +407,20 @@ def _missing(operation_id: str) -> Operation:
 def _apply(tx: Transaction, step: Step) -> Operation:
     tx.apply(step)
     return step.after
+
+
+def _doom_all(tx: Transaction, row: Operation) -> bool:
+    step = transitions.delete_checkpoints(row, tx.checkpoints(row.operation_id), tx.now())
+    if step is not None:
+        tx.apply(step)
+    return step is not None
+
+
+def _before(now: datetime, age: timedelta) -> datetime:
+    try:
+        return now - age
+    except OverflowError:
+        return datetime.min.replace(tzinfo=now.tzinfo)
 
 
 def _check_paths(operation_id: str, adopt: tuple[NewCheckpoint, ...]) -> None:

@@ -41,14 +41,17 @@ class Effects:
     history: tuple[HistoryRow, ...] = ()
     complete_model: tuple[str, int, str] | None = None
     """(strategy name, version, weights digest)."""
+    delete: bool = False
+    """The row goes."""
 
 
 @dataclass(frozen=True)
 class Step:
     transition: Transition
-    event: str
+    event: str | None
     before: Operation | None
     after: Operation
+    """The row as it was, when the transition deletes it."""
     at: datetime
     details: dict[str, Any] = field(default_factory=dict)
     effects: Effects = Effects()
@@ -66,12 +69,13 @@ def make_step(
 ) -> Step:
     """Return the step when the table has it, else raise IllegalTransition."""
     rule = rule_for(transition, before.status if before is not None else None)
-    if rule is None or after.status not in rule.after:
+    if rule is None or (rule.after and after.status not in rule.after):
         seen = before.status if before is not None else "not there"
         raise IllegalTransition(
             f"{transition} is not possible: operation {after.operation_id} is {seen}"
         )
-    return Step(transition, rule.event, before, after, at, details, effects)
+    recorded = rule.event is not None
+    return Step(transition, rule.event, before, after, at, details, effects, recorded)
 
 
 def check_running(operation: Operation, attempt: int) -> None:
@@ -93,6 +97,11 @@ def lease_expired(operation: Operation, now: datetime) -> bool:
     return not operation.status.terminal and lease is not None and lease <= now
 
 
+def waits(operation: Operation, now: datetime) -> bool:
+    """Say whether a restart is still held back."""
+    return operation.launch_not_before is not None and now < operation.launch_not_before
+
+
 def ownerless(operation: Operation, presumed_dead: str | None, now: datetime) -> bool:
     """Say whether nobody looks after a pending or running operation any more."""
     if operation.status.terminal:
@@ -107,10 +116,19 @@ def lease_from(now: datetime) -> datetime:
 
 
 def ended(operation: Operation, status: Status, now: datetime) -> Operation:
-    return replace(operation, status=status, phase=None, lease_expires_at=None, completed_at=now)
+    return replace(
+        operation,
+        status=status,
+        phase=None,
+        lease_expires_at=None,
+        completed_at=now,
+        launch_not_before=None,
+    )
 
 
-def next_attempt(operation: Operation, latest: Latest | None) -> Operation:
+def next_attempt(
+    operation: Operation, latest: Latest | None, not_before: datetime | None = None
+) -> Operation:
     """Return the row of a new attempt that is to begin at `latest`, or at the beginning."""
     return replace(
         operation,
@@ -120,4 +138,5 @@ def next_attempt(operation: Operation, latest: Latest | None) -> Operation:
         report_sequence=0,
         progress=progress_at(latest, operation),
         seed_checkpoint_id=None,
+        launch_not_before=not_before,
     )

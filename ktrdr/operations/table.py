@@ -18,6 +18,7 @@ class Transition(StrEnum):
     SUBMIT = "submit"
     START = "start"
     LAUNCH = "launch"
+    WAIT = "wait"
     REPORT = "report"
     WARN = "warn"
     COMMIT_CHECKPOINT = "commit_checkpoint"
@@ -29,6 +30,8 @@ class Transition(StrEnum):
     LOSE = "lose(reason)"
     LOSE_OWNER = "lose(owner_lost)"
     TRY_RESUME = "try_resume"
+    DELETE_CHECKPOINTS = "delete_checkpoints"
+    DELETE = "delete"
 
 
 @dataclass(frozen=True)
@@ -37,16 +40,19 @@ class Rule:
     before: tuple[Status, ...]
     """Empty: there is no row yet."""
     after: tuple[Status, ...]
+    """Empty: there is no row any more."""
     by: str
-    event: str
-    """The name its event row carries."""
+    event: str | None
+    """The name its event row carries; None: it goes with the row."""
     guard: str
     """What else is required, and what is written, in words."""
 
 
 _JUDGED = (
-    "attempt; cancelled if a cancel was requested; else attempt + 1 if the reason is retryable"
-    " and budget is left (the history past the latest good checkpoint is dropped); else failed"
+    "attempt; writes the rows of durable checkpoints that have none; cancelled if a cancel was"
+    " requested; else attempt + 1 if the reason is retryable and budget is left (the history past"
+    " the latest good checkpoint is dropped, `launch_not_before` is set by the back-off); else"
+    " failed"
 )
 
 RULES = (
@@ -66,8 +72,17 @@ RULES = (
         (_RUNNING,),
         "owner",
         "launched",
-        "owner; attempt; phase `restarting`, which becomes `starting`: a restarted owner knows by"
-        " it which attempt never had a driver",
+        "owner; attempt; `launch_not_before` has come; phase `restarting`, which becomes"
+        " `starting`: a restarted owner knows by it which attempt never had a driver",
+    ),
+    Rule(
+        Transition.WAIT,
+        (_RUNNING,),
+        (_RUNNING,),
+        "owner",
+        "reported",
+        "owner; attempt; phase `starting`, which becomes `waiting_for_resources` until the driver"
+        " has found its place and reports",
     ),
     Rule(
         Transition.REPORT,
@@ -167,8 +182,34 @@ RULES = (
         "client",
         "resumed",
         "request id; attempt; the chosen checkpoint row is not doomed; attempt + 1, owner and"
-        " lease; clears `cancel_requested_at`, `completed_at` and the error (kept in the event),"
+        " lease, the accepted changes of the strategy; clears `cancel_requested_at`,"
+        " `completed_at` and the error (kept in the event),"
         " resets the restart budget, drops history past the checkpoint",
+    ),
+    Rule(
+        Transition.DELETE_CHECKPOINTS,
+        (_FAILED,),
+        (_FAILED,),
+        "client",
+        "checkpoints_deleted",
+        "dooms every checkpoint row; with none standing, and when completed, nothing is written",
+    ),
+    Rule(
+        Transition.DELETE_CHECKPOINTS,
+        (_CANCELLED,),
+        (_CANCELLED,),
+        "client",
+        "checkpoints_deleted",
+        "the same",
+    ),
+    Rule(
+        Transition.DELETE,
+        (_COMPLETED, _FAILED, _CANCELLED),
+        (),
+        "client",
+        None,
+        "dooms every checkpoint row; events, history and request ids go with the row, its model"
+        " stays",
     ),
 )
 
@@ -187,11 +228,15 @@ def table_markdown() -> str:
     head = "| transition | from | to | by | event | guarded on, and writes |\n"
     head += "|---|---|---|---|---|---|\n"
     return head + "".join(
-        f"| {rule.transition} | {_names(rule.before)} | {_names(rule.after)} | {rule.by}"
-        f" | `{rule.event}` | {rule.guard} |\n"
+        f"| {rule.transition} | {_names(rule.before) or '-'} | {_names(rule.after) or 'gone'}"
+        f" | {rule.by} | {_quoted(rule.event)} | {rule.guard} |\n"
         for rule in RULES
     )
 
 
 def _names(statuses: tuple[Status, ...]) -> str:
-    return ", ".join(statuses) or "-"
+    return ", ".join(statuses)
+
+
+def _quoted(event: str | None) -> str:
+    return f"`{event}`" if event is not None else "-"

@@ -15,9 +15,10 @@ from ktrdr.errors import (
     IllegalTransition,
     OperationNotCancellable,
     OperationNotResumable,
+    OperationRunning,
     StaleAttempt,
 )
-from ktrdr.operations.judgement import superseded
+from ktrdr.operations.judgement import Key, superseded
 from ktrdr.operations.model import (
     Checkpoint,
     NewCheckpoint,
@@ -42,6 +43,7 @@ from ktrdr.operations.steps import (
     lease_from,
     make_step,
     next_attempt,
+    waits,
 )
 from ktrdr.operations.table import Transition
 
@@ -79,8 +81,25 @@ def launch(operation: Operation, attempt: int, owner_id: str, now: datetime) -> 
             f"attempt {attempt} of operation {operation.operation_id} is {operation.phase}:"
             " it was launched or cancelled meanwhile"
         )
-    after = replace(operation, phase=Phase.STARTING)
+    if waits(operation, now):
+        raise IllegalTransition(
+            f"attempt {attempt} of operation {operation.operation_id} is not to be launched yet:"
+            " it failed a moment ago"
+        )
+    after = replace(operation, phase=Phase.STARTING, launch_not_before=None)
     return make_step(Transition.LAUNCH, operation, after, now, {}, Effects())
+
+
+def wait(operation: Operation, attempt: int, owner_id: str, now: datetime) -> Step:
+    _check_owner(operation, owner_id)
+    check_running(operation, attempt)
+    if operation.phase is not Phase.STARTING:
+        raise IllegalTransition(
+            f"attempt {attempt} of operation {operation.operation_id} is {operation.phase}:"
+            " it waits for nothing"
+        )
+    after = replace(operation, phase=Phase.WAITING_FOR_RESOURCES)
+    return make_step(Transition.WAIT, operation, after, now, {"phase": after.phase}, Effects())
 
 
 def report(
@@ -106,7 +125,9 @@ def report(
         effects = replace(
             effects, flag=report.restored.passed_over, keep_epochs=seed.epoch if seed else 0
         )
-        details |= _seed_details(seed, report.restored.resumed_from, report.restored.passed_over)
+        details |= _seed_details(
+            seed, report.restored.resumed_from, report.restored.passed_over, held
+        )
     step = make_step(Transition.REPORT, operation, after, now, details, effects)
     recorded = phase is not operation.phase or report.restored is not None
     return replace(step, recorded=recorded)
@@ -166,8 +187,9 @@ def try_resume(
 ) -> Step:
     check_resumable(operation, attempt)
     chosen = _chosen(operation, resumption.checkpoint_id, held)
+    asked = replace(operation, request=resumption.request or operation.request)
     after = replace(
-        next_attempt(operation, chosen),
+        next_attempt(asked, chosen),
         status=Status.RUNNING,
         owner=resumption.owner,
         lease_expires_at=lease_from(now),
@@ -185,9 +207,30 @@ def try_resume(
     effects = Effects(
         request_id=resumption.request_id, flag=resumption.passed_over, keep_epochs=chosen.epoch
     )
-    details = _seed_details(chosen, resumption.resumed_from, resumption.passed_over)
-    details |= {"owner": resumption.owner.id, "before": _overwritten(operation)}
+    details = _seed_details(chosen, resumption.resumed_from, resumption.passed_over, held)
+    details |= {
+        "restored": resumption.restored,
+        "lost": _lost(operation, chosen),
+        "owner": resumption.owner.id,
+        "before": _overwritten(operation),
+    }
     return make_step(Transition.TRY_RESUME, operation, after, now, details, effects)
+
+
+def delete_checkpoints(operation: Operation, held: Held, now: datetime) -> Step | None:
+    _check_ended(operation)
+    standing = _standing(held)
+    if not standing:
+        return None
+    details = {"doomed": [list(key) for key in standing]}
+    effects = Effects(doom=standing)
+    return make_step(Transition.DELETE_CHECKPOINTS, operation, operation, now, details, effects)
+
+
+def delete(operation: Operation, held: Held, now: datetime) -> Step:
+    _check_ended(operation)
+    effects = Effects(doom=_standing(held), delete=True)
+    return make_step(Transition.DELETE, operation, operation, now, {}, effects)
 
 
 def check_resumable(operation: Operation, attempt: int) -> None:
@@ -208,6 +251,20 @@ def check_resumable(operation: Operation, attempt: int) -> None:
             f" {operation.attempt}: look at it and resume it again",
             status=status.value,
         )
+
+
+def _check_ended(operation: Operation) -> None:
+    name = operation.operation_id
+    if not operation.status.terminal:
+        raise OperationRunning(
+            f"operation {name} is {operation.status}: cancel it first with"
+            f" `ktrdr operations cancel {name}`",
+            status=operation.status.value,
+        )
+
+
+def _standing(held: Held) -> tuple[Key, ...]:
+    return tuple(c.key for c in held if c.doomed_at is None)
 
 
 def _check_owner(operation: Operation, owner_id: str) -> None:
@@ -248,21 +305,41 @@ def _seed_details(
     seed: Checkpoint | None,
     resumed_from: ResumedFrom | None,
     passed_over: tuple[tuple[int, str], ...],
+    held: Held,
 ) -> dict[str, Any]:
+    known = {checkpoint.id: _named(checkpoint) for checkpoint in held}
     return {
-        "checkpoint": None
-        if seed is None
-        else {
-            "id": seed.id,
-            "attempt": seed.attempt,
-            "number": seed.number,
-            "checkpoint_type": seed.checkpoint_type,
-            "epoch": seed.epoch,
-            "batch": seed.batch,
-        },
+        "checkpoint": _named(seed) if seed is not None else None,
         "exact": resumed_from.exact if resumed_from is not None else None,
         "differences": list(resumed_from.differences) if resumed_from is not None else [],
-        "passed_over": [{"id": id_, "why": why} for id_, why in passed_over],
+        "passed_over": [{"id": id_, **known.get(id_, {}), "why": why} for id_, why in passed_over],
+    }
+
+
+def _named(checkpoint: Checkpoint) -> dict[str, Any]:
+    return {
+        "id": checkpoint.id,
+        "attempt": checkpoint.attempt,
+        "number": checkpoint.number,
+        "checkpoint_type": checkpoint.checkpoint_type,
+        "epoch": checkpoint.epoch,
+        "batch": checkpoint.batch,
+    }
+
+
+def _lost(operation: Operation, chosen: Checkpoint) -> dict[str, Any]:
+    """Return what was done after the checkpoint, as far as it was reported; None is unknown."""
+    last = operation.progress
+    if last is None:
+        return {"batches": None, "epochs": None, "reported": None}
+    batches = None
+    if last.batches is not None:
+        done = last.epoch * last.batches + last.batch
+        batches = max(0, done - chosen.epoch * last.batches - chosen.batch)
+    return {
+        "batches": batches,
+        "epochs": max(0, last.epoch - chosen.epoch),
+        "reported": {"epoch": last.epoch, "batch": last.batch},
     }
 
 

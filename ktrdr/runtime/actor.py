@@ -7,7 +7,6 @@ opened with back-off on a thread of its own; calls meanwhile answer StoreUnavail
 from __future__ import annotations
 
 import logging
-import os
 import threading
 import time
 from importlib.metadata import version
@@ -18,6 +17,7 @@ from ktrdr.operations.model import Checkpoint, Operation, Owner
 from ktrdr.operations.service import OperationsService
 from ktrdr.runtime.caretaker import Caretaker
 from ktrdr.runtime.fleet import RayFleet
+from ktrdr.runtime.watching import Patience
 from ktrdr.settings import read_settings
 from ktrdr.store import open_store
 
@@ -49,11 +49,9 @@ class OperationsActor:
         self._caretaker: Caretaker | None = None
         threading.Thread(target=self._look_after_everything, daemon=True).start()
 
-    def version(self) -> str:
-        return version("ktrdr")
-
-    def pid(self) -> int:
-        return os.getpid()
+    def hello(self) -> dict[str, str]:
+        """What a client compares with its own: version, and the store's id."""
+        return {"version": version("ktrdr"), "store_id": self._open_service().store_id()}
 
     def ready(self) -> bool:
         """Whether the store is open and the rows are reconciled."""
@@ -100,10 +98,12 @@ class OperationsActor:
         attempts = 0
         while True:
             try:
+                settings = read_settings()
                 self._service = self._service or OperationsService(
-                    open_store(read_settings().database_url)
+                    open_store(settings.database_url)
                 )
-                caretaker = Caretaker(self._service, self._owner, RayFleet())
+                patience = Patience(settings.hang_after_s, 10 * settings.hang_after_s)
+                caretaker = Caretaker(self._service, self._owner, RayFleet(), patience)
                 caretaker.reconcile()
                 self._caretaker = caretaker
                 return caretaker

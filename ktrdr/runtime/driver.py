@@ -9,6 +9,10 @@ import threading
 import ray
 
 from ktrdr.operations.model import StopKind
+from ktrdr.runtime.vitals import Vitals, stacks
+from ktrdr.runtime.watching import Pulse
+
+PULSE_S = 0.5
 
 log = logging.getLogger(__name__)
 
@@ -25,6 +29,7 @@ class Driver:
         self._attempt = attempt
         self._stop_kind: StopKind | None = None
         self._ended = threading.Event()
+        self._vitals = Vitals()
         signal.signal(signal.SIGTERM, lambda *_: self.stop(StopKind.SHUTDOWN))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=self._run, name="training").start()
@@ -33,15 +38,22 @@ class Driver:
         """Stop at the next batch boundary, with a checkpoint; the first one who asks is named."""
         self._stop_kind = self._stop_kind or kind
 
-    def join(self) -> None:
-        """Answer when the attempt is over: who waits for this learns of a dead driver at once."""
-        self._ended.wait()
+    def pulse(self, wait_s: float = PULSE_S) -> Pulse:
+        """Answer after a moment: who waits for this learns of a dead driver at once.
+
+        A moment only, so that askers who died meanwhile do not use up this actor's threads.
+        """
+        self._ended.wait(wait_s)
+        return self._vitals.pulse()
+
+    def stacks(self) -> str:
+        return stacks()
 
     def _run(self) -> None:
         from ktrdr.runtime.attempt import run_attempt
 
         try:
-            run_attempt(self._operation_id, self._attempt, lambda: self._stop_kind)
+            run_attempt(self._operation_id, self._attempt, lambda: self._stop_kind, self._vitals)
         except Exception:
             log.exception("%s attempt %d", self._operation_id, self._attempt)
         finally:

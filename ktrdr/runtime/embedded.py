@@ -4,37 +4,70 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import os
 import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from ktrdr.errors import ClusterUnavailable
-from ktrdr.operations.model import Owner
+from ktrdr.errors import ClusterUnavailable, Conflict
+from ktrdr.operations.model import FailureReason, Owner, Status
 from ktrdr.operations.service import OperationsService
+from ktrdr.runtime import joining
 from ktrdr.runtime.caretaker import GRACE_S, RENEW_EVERY_S, describe
-from ktrdr.runtime.names import NAMESPACE, OPERATIONS
+from ktrdr.runtime.names import NAMESPACE
+from ktrdr.runtime.processes import embedded_owner
 from ktrdr.settings import Settings
-
-READY_DEADLINE_S = 60.0
 
 
 class EmbeddedRay:
-    """A local Ray with an operations actor that looks after what `owner` owns."""
+    """A local Ray, started when something is launched; this process owns what runs on it."""
 
-    def __init__(self, actor: Any) -> None:
-        self._actor = actor
+    def __init__(self, settings: Settings, on_started: Callable[[], None] | None = None) -> None:
+        self.owner: Owner = embedded_owner()
+        self._settings = settings
+        self._on_started = on_started
+        self._actor: Any = None
 
-    @classmethod
-    def start(
-        cls, settings: Settings, owner: Owner, on_started: Callable[[], None] | None = None
-    ) -> EmbeddedRay:
-        """Start Ray and wait until the actor serves (some 5 s).
+    @property
+    def standing(self) -> bool:
+        """Whether it outlives this process."""
+        return False
 
-        Raises:
-            ClusterUnavailable: Ray did not start, or runs in this process already.
+    def launch(self, service: OperationsService, operation_id: str) -> None:
+        """Start Ray and an actor (some 5 s); one that serves sees the row by itself.
+
+        When that fails the operation ends `failed (launch_failed)`.
         """
+        if self._actor is not None:
+            return
+        try:
+            with renewing(service, self.owner):
+                self._actor = self._start()
+        except ClusterUnavailable as error:
+            _launch_failed(service, self.owner, operation_id, error.message)
+
+    def kill(self, operation_id: str) -> None:
+        """End an operation's driver at once."""
+        if self._actor is not None:
+            joining.kill_driver(self._actor, operation_id)
+
+    def close(self, service: OperationsService) -> bool:
+        """Let every driver write a last checkpoint, then end Ray; whether there was one."""
+        if self._actor is None:
+            return False
+        import ray
+
+        actor, self._actor = self._actor, None
+        with contextlib.suppress(ray.exceptions.RayError):
+            if service.owned(self.owner.id):
+                ray.get(actor.shut_down.remote(), timeout=joining.CALL_TIMEOUT_S)
+            deadline = time.monotonic() + GRACE_S
+            while service.owned(self.owner.id) and time.monotonic() < deadline:
+                time.sleep(0.1)
+        ray.shutdown()
+        return True
+
+    def _start(self) -> Any:
         import ray
 
         if ray.is_initialized():
@@ -42,39 +75,21 @@ class EmbeddedRay:
                 "Ray runs in this process already: call ray.shutdown() first, ktrdr starts its own"
             )
         try:
-            with _environment(settings.environment() | _RAY_ENVIRONMENT):
+            with joining.exported(self._settings.environment() | joining.RAY_ENVIRONMENT):
                 ray.init(
                     address="local",
                     namespace=NAMESPACE,
                     include_dashboard=False,
                     log_to_driver=False,
+                    object_store_memory=joining.OBJECT_STORE_BYTES,
                     logging_level=logging.ERROR,
                 )
-            if on_started is not None:
-                on_started()
-            return cls(_start_actor(owner))
+            if self._on_started is not None:
+                self._on_started()
+            return joining.start_actor(self.owner)
         except Exception as error:
             ray.shutdown()
             raise ClusterUnavailable(f"no local Ray could be started: {describe(error)}") from error
-
-    def kill(self, operation_id: str) -> None:
-        """End an operation's driver at once."""
-        import ray
-
-        with contextlib.suppress(ray.exceptions.RayError):
-            ray.get(self._actor.kill.remote(operation_id), timeout=10.0)
-
-    def stop(self, service: OperationsService, owner: Owner) -> None:
-        """Let every driver write a last checkpoint, then end Ray."""
-        import ray
-
-        with contextlib.suppress(ray.exceptions.RayError):
-            if service.owned(owner.id):
-                ray.get(self._actor.shut_down.remote(), timeout=10.0)
-            deadline = time.monotonic() + GRACE_S
-            while service.owned(owner.id) and time.monotonic() < deadline:
-                time.sleep(0.1)
-        ray.shutdown()
 
 
 @contextlib.contextmanager
@@ -96,49 +111,11 @@ def renewing(service: OperationsService, owner: Owner) -> Iterator[None]:
         thread.join()
 
 
-_RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
-
-
-def _start_actor(owner: Owner) -> Any:
-    import ray
-
-    from ktrdr.runtime.actor import OperationsActor
-
-    actor: Any = (
-        ray.remote(OperationsActor)
-        .options(
-            name=OPERATIONS,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_concurrency=8,
-            num_cpus=0,
-        )
-        .remote(owner)
-    )
-    deadline = time.monotonic() + READY_DEADLINE_S
-    while not ray.get(actor.ready.remote(), timeout=READY_DEADLINE_S):
-        if time.monotonic() > deadline:
-            raise ClusterUnavailable("the operations actor could not open its store")
-        time.sleep(0.02)
-    return actor
-
-
-@contextlib.contextmanager
-def _environment(variables: dict[str, str]) -> Iterator[None]:
-    """Ray's processes inherit these; this process keeps its own."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
+def _launch_failed(
+    service: OperationsService, owner: Owner, operation_id: str, message: str
+) -> None:
+    with contextlib.suppress(Conflict):  # somebody else has ended it meanwhile
+        row = service.get(operation_id)
+        if row.status is Status.PENDING:
+            row = service.start(operation_id, owner.id)
+        service.lose(operation_id, row.attempt, FailureReason.LAUNCH_FAILED, message)

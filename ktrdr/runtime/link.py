@@ -16,7 +16,12 @@ from ktrdr.errors import StoreUnavailable
 CALL_TIMEOUT_S = 15.0
 DEADLINE_S = 3600.0
 """How long a driver tries: an actor that stays away longer has lost its operations anyway."""
+
 _BACK_OFF_S = (0.05, 0.1, 0.2, 0.5, 1.0, 2.0)
+
+
+class _Absent(Exception):
+    """No actor of that name is there at the moment."""
 
 
 class Link:
@@ -37,9 +42,9 @@ class Link:
             "ask", (verb, (self.operation_id, self.attempt, *arguments)), deadline_s
         )
 
-    def forget_checkpoints(self, ids: tuple[int, ...]) -> None:
+    def forget_checkpoints(self, ids: tuple[int, ...], deadline_s: float = DEADLINE_S) -> None:
         arguments = ("forget_checkpoints", (self.operation_id, ids))
-        self._deliver("ask", arguments, DEADLINE_S)
+        self._deliver("ask", arguments, deadline_s)
 
     def brief(self) -> Any:
         """The operation's row and its checkpoints."""
@@ -50,7 +55,7 @@ class Link:
         while True:
             try:
                 return self._call(method, arguments)
-            except (RayActorError, GetTimeoutError, StoreUnavailable, ValueError) as error:
+            except (_Absent, RayActorError, GetTimeoutError, StoreUnavailable) as error:
                 if time.monotonic() - started > deadline_s:
                     raise StoreUnavailable(
                         f"the operations actor did not answer for {deadline_s:.0f} s: {error}"
@@ -59,7 +64,10 @@ class Link:
             attempts += 1
 
     def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
-        actor = ray.get_actor(self._name, namespace=self._namespace)  # ValueError: none there
+        try:
+            actor = ray.get_actor(self._name, namespace=self._namespace)
+        except ValueError as error:
+            raise _Absent(str(error)) from None
         try:
             return ray.get(getattr(actor, method).remote(*arguments), timeout=CALL_TIMEOUT_S)
         except RayTaskError as error:

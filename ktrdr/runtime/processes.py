@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import secrets
 import socket
+from datetime import datetime
+from pathlib import Path
 
 import psutil
 
-from ktrdr.operations.model import Owner, OwnerKind
+from ktrdr.operations.model import Operation, Owner, OwnerKind
+from ktrdr.operations.steps import lease_expired
 
 _CLOCK_TOLERANCE_S = 1.0
 
@@ -28,10 +31,16 @@ def seen_dead(owner: Owner) -> bool:
     """Whether an embedded owner of this very host is certainly gone."""
     if owner.kind is not OwnerKind.EMBEDDED or owner.host != socket.gethostname():
         return False
-    return owner.pid is not None and not _lives(owner.pid, owner.process_started_at)
+    return owner.pid is not None and not lives(owner.pid, owner.process_started_at)
 
 
-def _lives(pid: int, started_at: float | None) -> bool:
+def looked_after(operation: Operation, now: datetime) -> bool:
+    """Whether somebody renews a pending or running operation's lease; `now` is the store's."""
+    return not (seen_dead(operation.owner) or lease_expired(operation, now))
+
+
+def lives(pid: int, started_at: float | None) -> bool:
+    """Whether the very process that had this pid and start time is still there."""
     try:
         process = psutil.Process(pid)
         if process.status() == psutil.STATUS_ZOMBIE:
@@ -42,3 +51,24 @@ def _lives(pid: int, started_at: float | None) -> bool:
     except psutil.AccessDenied:
         return True
     return started_at is None or abs(created - started_at) <= _CLOCK_TOLERANCE_S
+
+
+def seen_from_outside(pid: int) -> str:
+    """What the operating system says of a process that does not answer itself."""
+    try:
+        process = psutil.Process(pid)
+        with process.oneshot():
+            return (
+                f"process {pid} does not answer; it is {process.status()}, has"
+                f" {process.num_threads()} threads and has used {process.cpu_times().user:.1f} s of"
+                f" processor time; it waits in: {_kernel_place(pid)}"
+            )
+    except psutil.Error as error:
+        return f"process {pid} does not answer: {error}"
+
+
+def _kernel_place(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/wchan").read_text().strip() or "-"
+    except OSError:
+        return "unknown"

@@ -26,6 +26,7 @@ class Reporter:
 
     `send` may take as long as the actor is away; nobody but a caller of `flush` waits for it.
     When it refuses (the attempt is over), `on_refused` learns why and nothing more is sent.
+    `on_delivered` is called, on the thread that sends, whenever nothing is left to be said.
     """
 
     def __init__(
@@ -33,10 +34,14 @@ class Reporter:
         send: Callable[[Report], None],
         sample: Callable[[], Progress | None],
         on_refused: Callable[[KtrdrError], None],
+        on_delivered: Callable[[], None] = lambda: None,
     ) -> None:
         self._send = send
         self._sample = sample
         self._on_refused = on_refused
+        self._on_delivered = on_delivered
+        self.phase = Phase.STARTING
+        """The last one entered."""
         self._items: deque[_Item] = deque()
         self._sequence = 0
         self._last_progress: Progress | None = None
@@ -49,6 +54,7 @@ class Reporter:
         self._thread.start()
 
     def enter(self, phase: Phase) -> None:
+        self.phase = phase
         self._items.append(_Item(phase=phase))
 
     def epoch_finished(self, row: HistoryRow) -> None:
@@ -57,14 +63,17 @@ class Reporter:
     def restored(self, restored: Restored) -> None:
         self._items.append(_Item(restored=restored))
 
-    def flush(self) -> None:
-        """Wait until everything said before is in the store; raises what refused it."""
+    def flush(self, deadline_s: float = FLUSH_DEADLINE_S) -> None:
+        """Wait until everything said before is in the store; raises what refused it.
+
+        Raises StoreUnavailable when that takes longer than `deadline_s`.
+        """
         with self._changed:
             self._rounds_asked += 1
             asked = self._rounds_asked
             self._changed.notify_all()
             answered = self._changed.wait_for(
-                lambda: self._refused or self._rounds_done >= asked, FLUSH_DEADLINE_S
+                lambda: self._refused or self._rounds_done >= asked, deadline_s
             )
         if self._refused is not None:
             raise self._refused
@@ -87,6 +96,8 @@ class Reporter:
                 round_, closing = self._rounds_asked, self._closing
             try:
                 self._send_pending()
+                if not self._items:
+                    self._on_delivered()
             except KtrdrError as error:
                 self._refuse(error)
                 return

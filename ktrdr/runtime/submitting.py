@@ -59,7 +59,8 @@ def prepare(path: Path, overrides: Overrides, storage: Storage) -> tuple[Request
 
     given = overrides.checked()
     given_path, path = path, path.absolute()
-    strategy = loading.with_overrides(loading.load_strategy(path), given)
+    own = loading.load_strategy(path)
+    strategy = loading.with_overrides(own, given)
     bars = selected_bars(strategy, storage)
     dataset = cached_dataset(storage.root, strategy, bars)
     plan = Plan(
@@ -68,9 +69,10 @@ def prepare(path: Path, overrides: Overrides, storage: Storage) -> tuple[Request
         strategy_fingerprint=loading.fingerprint(strategy),
         data_fingerprint=fingerprint(bars),
         dataset_digest=dataset.digest,
-        span={"first": bars.first, "last": bars.last},
+        span={"first": bars.first, "last": bars.last, "rows": len(bars)},
         storage=str(storage.root),
         strategy_given=str(given_path),
+        overridden={"epochs": own.training.epochs} if "epochs" in given else {},
     )
     return _request(path, strategy), plan
 

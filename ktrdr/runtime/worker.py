@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Sequence
@@ -24,10 +25,11 @@ from ray.train.torch import TorchTrainer
 
 from ktrdr.checkpoints.commit import operation_folder
 from ktrdr.checkpoints.storage import Storage
-from ktrdr.errors import Conflict, KtrdrError
+from ktrdr.errors import Conflict, KtrdrError, StoreUnavailable
 from ktrdr.features.dataset import Dataset
 from ktrdr.operations.model import Checkpoint, HistoryRow, NewCheckpoint, Phase, StopKind
-from ktrdr.runtime.link import Link
+from ktrdr.runtime.link import DEADLINE_S, Link
+from ktrdr.runtime.outbox import Outbox
 from ktrdr.runtime.reporting import Reporter
 from ktrdr.training.context import LiveProgress
 from ktrdr.training.resume import restore_from_checkpoint
@@ -36,6 +38,10 @@ from ktrdr.training.trainer import Completed, Stopped, TrainingJob, fit
 _NO_RESTARTS: Any = FailureConfig(  # type: ignore[call-arg]  # the checker sees Ray Train v1's
     max_failures=0, max_preemption_failures=0, controller_failure_limit=0
 )
+
+
+PATIENCE_S = 5.0
+"""How long a checkpoint waits for its row before it is left to follow: training goes on anyway."""
 
 
 @dataclass(frozen=True)
@@ -59,8 +65,14 @@ class RayContext:
         self.progress = LiveProgress()
         self._stop_kind = stop_kind
         self._refused: KtrdrError | None = None
+        self._outbox = Outbox(
+            lambda verb, argument, deadline_s: link.ask(verb, argument, deadline_s=deadline_s)
+        )
         self.reporter = Reporter(
-            lambda report: link.ask("report", report), self._sample, self._remember_refusal
+            lambda report: link.ask("report", report),
+            self._sample,
+            self._remember_refusal,
+            self._catch_up,
         )
 
     @property
@@ -82,9 +94,16 @@ class RayContext:
         self.reporter.epoch_finished(row)
 
     def commit(self, checkpoint: NewCheckpoint) -> Sequence[Checkpoint]:
-        """Reports first, then the fenced row; then Ray Train hears of the directory."""
-        self.reporter.flush()
-        doomed: Sequence[Checkpoint] = self.link.ask("commit_checkpoint", checkpoint)
+        """Reports first, then the fenced row; then Ray Train hears of the directory.
+
+        While the actor is away the row waits, and nothing is doomed.
+        """
+        self._outbox.put("commit_checkpoint", checkpoint)
+        try:
+            self.reporter.flush(PATIENCE_S)
+            doomed: Sequence[Checkpoint] = self._outbox.deliver(PATIENCE_S) or ()
+        except StoreUnavailable:
+            return ()
         ray.train.report(
             {"epoch": checkpoint.epoch, "batch": checkpoint.batch},
             checkpoint=RayCheckpoint(str(self.storage.at(checkpoint.path))),
@@ -93,10 +112,20 @@ class RayContext:
         return doomed
 
     def forget(self, ids: Sequence[int]) -> None:
-        self.link.forget_checkpoints(tuple(ids))
+        self.link.forget_checkpoints(tuple(ids), PATIENCE_S)
 
     def warn(self, message: str) -> None:
-        self.link.ask("warn", message)
+        self._outbox.put("warn", message)
+        self._catch_up()
+
+    def settle(self) -> None:
+        """Wait until all that was said and committed is in the store; raises what refused it."""
+        self.reporter.flush()
+        self._outbox.deliver(DEADLINE_S)
+
+    def _catch_up(self) -> None:
+        with contextlib.suppress(StoreUnavailable):  # the next report tries again
+            self._outbox.deliver(PATIENCE_S)
 
     def _sample(self) -> Any:
         return self.progress.sample() if self.progress.epochs else None

@@ -1,25 +1,25 @@
 """Opening a store: find it, make or upgrade it once, refuse what cannot be trusted.
 
-An up-to-date store is recognised by one query; Alembic is imported only to upgrade.
+An up-to-date store is recognised by one query; Alembic is imported only to upgrade, and the
+driver of PostgreSQL only for a store that is on it.
 """
 
 from __future__ import annotations
 
 import os
-import re
 from pathlib import Path
 
 from sqlalchemy import Connection, Engine, inspect, select, text
-from sqlalchemy.engine import URL, make_url
-from sqlalchemy.exc import ArgumentError
 
 from ktrdr.errors import StoreTooNew, StoreUnavailable
 from ktrdr.store import tables
-from ktrdr.store.dialect import for_writing, sqlite_engine
+from ktrdr.store.addresses import Address, address
+from ktrdr.store.dialect import engine_for, for_writing, hold_schema
 from ktrdr.store.filesystems import mount_table, network_filesystem
-from ktrdr.store.sql import SqlStore, translated
+from ktrdr.store.refusals import translated
+from ktrdr.store.sql import SqlStore
 
-REVISIONS = ("0001",)
+REVISIONS = ("0001", "0002")
 """Every schema revision, oldest first; a test compares it with migrations/versions."""
 
 
@@ -28,44 +28,25 @@ def open_store(url: str) -> SqlStore:
 
     Raise StoreUnavailable when it cannot be opened, StoreTooNew when a newer ktrdr made it.
     """
-    name = masked(url)
-    parsed = _parsed(url, name)
-    _prepare_folder(parsed, name)
-    engine = sqlite_engine(parsed)
+    place = address(url)
+    if not place.on_server:
+        _prepare_folder(place)
+    with translated(place):
+        engine = engine_for(place.url)
     try:
-        with translated(name):
-            return SqlStore(engine, name, _ready(engine, name))
+        with translated(place):
+            return SqlStore(engine, place, _ready(engine, place.shown))
     except BaseException:
         engine.dispose()
         raise
 
 
-def masked(url: str) -> str:
-    """Return a database URL that may be shown: every password in it is replaced."""
-    url = re.sub(r"(?<=://)([^/?#:]*):[^/?#]*@", r"\1:***@", url)
-    return re.sub(r"(?i)([?&][^=&]*password=)[^&]*", r"\1***", url)
-
-
-def _parsed(url: str, name: str) -> URL:
-    try:
-        parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise StoreUnavailable(
-            f"{name!a} is not a database URL: set KTRDR_DATABASE_URL to sqlite:////path/to/file"
-        ) from None
-    if parsed.drivername not in ("sqlite", "sqlite+pysqlite"):
-        raise StoreUnavailable(
-            f"the store {name} is on a database that is not supported:"
-            " set KTRDR_DATABASE_URL to sqlite:////path/to/file"
-        )
-    return parsed
-
-
-def _prepare_folder(url: URL, name: str) -> None:
+def _prepare_folder(place: Address) -> None:
     """Make the folder of a database file, readable by its owner only; refuse a network's."""
-    if url.database in (None, "", ":memory:"):
+    name, file = place.shown, place.url.database
+    if not file or file == ":memory:":
         return
-    folder = Path(os.path.realpath(url.database)).parent
+    folder = Path(os.path.realpath(file)).parent
     kind = network_filesystem(folder, mount_table())
     if kind is not None:
         raise StoreUnavailable(
@@ -86,8 +67,9 @@ def _ready(engine: Engine, name: str) -> str:
         current = _revision(connection)
     _check_known(current, name)
     if current != REVISIONS[-1]:
-        # The write lock is taken first: whoever waited for it finds the work done.
+        # The lock is taken first: whoever waited for it finds the work done.
         with for_writing(engine).begin() as connection:
+            hold_schema(connection)
             current = _revision(connection)
             _check_known(current, name)
             if current != REVISIONS[-1]:

@@ -47,6 +47,7 @@ _PLAIN = (
     "resumed_attempt",
     "restarts",
     "memory_restarts",
+    "launch_not_before",
 )
 _JSON = ("request", "plan", "progress", "error", "result", "last_failure")
 
@@ -58,6 +59,7 @@ def operation_values(operation: Operation) -> dict[str, Any]:
     values |= {f"owner_{name}": getattr(operation.owner, name) for name in _OWNER}
     values["status"] = operation.status
     values["phase"] = operation.phase
+    values["strategy_name"] = operation.request.strategy_name
     values["resumed_from"] = _resumed_from_document(operation.resumed_from)
     return values
 

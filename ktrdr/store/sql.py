@@ -12,6 +12,7 @@ from datetime import datetime
 from typing import Any, TypeVar
 
 from sqlalchemy import (
+    ColumnElement,
     Connection,
     Engine,
     Select,
@@ -19,21 +20,32 @@ from sqlalchemy import (
     delete,
     func,
     insert,
+    or_,
     select,
     tuple_,
     update,
 )
-from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
-from ktrdr.errors import IllegalTransition, StaleAttempt, StoreUnavailable
-from ktrdr.operations.model import Checkpoint, Event, HistoryRow, ModelRow, Operation, Status
+from ktrdr.errors import IllegalTransition, StaleAttempt
+from ktrdr.operations.model import (
+    Checkpoint,
+    Event,
+    HistoryRow,
+    ModelRow,
+    Operation,
+    Selection,
+    Status,
+)
 from ktrdr.operations.steps import Effects, Step
 from ktrdr.store import rows, tables
-from ktrdr.store.dialect import clock, for_writing
+from ktrdr.store.addresses import Address
+from ktrdr.store.dialect import clock, connected, for_reading, for_writing, hold
+from ktrdr.store.refusals import repeatable, translated
 
 T = TypeVar("T")
 
 _OWNED = (Status.PENDING, Status.RUNNING)
+_ENDED = (Status.COMPLETED, Status.FAILED, Status.CANCELLED)
 
 
 class SqlReader:
@@ -48,17 +60,16 @@ class SqlReader:
         return self._one(query, rows.operation_from)
 
     def operations(
-        self, status: Status | None, limit: int | None, offset: int
+        self, selection: Selection, limit: int | None, offset: int
     ) -> tuple[Operation, ...]:
         table = tables.operations
-        query = select(table).order_by(table.c.created_at.desc(), table.c.operation_id.desc())
-        query = query if status is None else query.where(table.c.status == status)
+        query = select(table).where(*_selecting(selection))
+        query = query.order_by(table.c.created_at.desc(), table.c.operation_id.desc())
         return self._all(query.limit(limit).offset(offset), rows.operation_from)
 
-    def num_operations(self, status: Status | None) -> int:
+    def num_operations(self, selection: Selection) -> int:
         query = select(func.count()).select_from(tables.operations)
-        query = query if status is None else query.where(tables.operations.c.status == status)
-        return self._connection.execute(query).scalar_one()
+        return self._connection.execute(query.where(*_selecting(selection))).scalar_one()
 
     def owned(self, owner_id: str) -> tuple[Operation, ...]:
         table = tables.operations
@@ -67,10 +78,23 @@ class SqlReader:
             query.order_by(table.c.created_at, table.c.operation_id), rows.operation_from
         )
 
-    def events(self, operation_id: str) -> tuple[Event, ...]:
+    def sweepable(self, owner_id: str | None) -> tuple[str, ...]:
+        table, doomed = tables.operations, tables.checkpoints.c.doomed_at.is_not(None)
+        over = table.c.status.in_(_ENDED)
+        littered = table.c.operation_id.in_(select(tables.checkpoints.c.operation_id).where(doomed))
+        own = over if owner_id is None else table.c.owner_id == owner_id
+        return self._ids(select(table.c.operation_id).where(or_(own, and_(over, littered))))
+
+    def expired(self, ended_before: datetime) -> tuple[str, ...]:
+        table = tables.operations
+        over = table.c.status.in_((Status.FAILED, Status.CANCELLED))
+        query = select(table.c.operation_id).where(over, table.c.completed_at < ended_before)
+        return self._ids(query)
+
+    def events(self, operation_id: str, after: int = 0) -> tuple[Event, ...]:
         table = tables.events
-        query = select(table).where(table.c.operation_id == operation_id).order_by(table.c.id)
-        return self._all(query, rows.event_from)
+        query = select(table).where(table.c.operation_id == operation_id, table.c.id > after)
+        return self._all(query.order_by(table.c.id), rows.event_from)
 
     def history(self, operation_id: str) -> tuple[HistoryRow, ...]:
         table = tables.history
@@ -100,6 +124,22 @@ class SqlReader:
         query = query.order_by(table.c.strategy_name, table.c.version)
         return self._all(query, rows.model_from)
 
+    def reserved_models(
+        self, strategy_name: str | None, operation_id: str | None
+    ) -> tuple[ModelRow, ...]:
+        table = tables.models
+        query = select(table).order_by(table.c.strategy_name, table.c.version)
+        if strategy_name is not None:
+            query = query.where(table.c.strategy_name == strategy_name)
+        if operation_id is not None:
+            query = query.where(table.c.operation_id == operation_id)
+        return self._all(query, rows.model_from)
+
+    def _ids(self, query: Select[tuple[str]]) -> tuple[str, ...]:
+        table = tables.operations
+        query = query.order_by(table.c.created_at, table.c.operation_id)
+        return tuple(row.operation_id for row in self._connection.execute(query))
+
     def _all(self, query: Select[Any], build: Callable[[rows.Row], T]) -> tuple[T, ...]:
         return tuple(build(row._asdict()) for row in self._connection.execute(query))
 
@@ -111,6 +151,7 @@ class SqlReader:
 class SqlTransaction(SqlReader):
     def claim(self, request_id: str) -> str | None:
         table = tables.requests
+        hold(self._connection, f"request {request_id}")
         query = select(table.c.operation_id).where(table.c.request_id == request_id)
         return self._connection.execute(query).scalar_one_or_none()
 
@@ -123,6 +164,8 @@ class SqlTransaction(SqlReader):
         if step.before is None:
             values = rows.operation_values(step.after)
             self._connection.execute(insert(tables.operations).values(values))
+        elif step.effects.delete:
+            self._delete(step.before)
         else:
             self._update(step.before, step.after)
         self._write(step)
@@ -138,7 +181,11 @@ class SqlTransaction(SqlReader):
     def renew(self, owner_id: str, until: datetime) -> int:
         table = tables.operations
         owned = and_(table.c.owner_id == owner_id, table.c.status.in_(_OWNED))
-        change = update(table).where(owned).values(lease_expires_at=until)
+        # Whoever locks several rows takes them oldest first: nobody waits in a circle.
+        locked = select(table.c.operation_id).where(owned).with_for_update()
+        locked = locked.order_by(table.c.created_at, table.c.operation_id)
+        change = update(table).where(table.c.operation_id.in_(locked), owned)
+        change = change.values(lease_expires_at=until)
         return self._connection.execute(change).rowcount
 
     def reserve_model(self, operation: Operation) -> ModelRow:
@@ -149,6 +196,7 @@ class SqlTransaction(SqlReader):
         known = self._one(select(table).where(mine), rows.model_from)
         if known is not None:
             return known
+        hold(self._connection, f"model {name}")
         newest = select(func.max(table.c.version)).where(table.c.strategy_name == name)
         version = (self._connection.execute(newest).scalar_one() or 0) + 1
         reserved = ModelRow(
@@ -168,15 +216,16 @@ class SqlTransaction(SqlReader):
     def _update(self, before: Operation, after: Operation) -> None:
         table, old = tables.operations, rows.operation_values(before)
         changed = {k: v for k, v in rows.operation_values(after).items() if v != old[k]}
-        guard = and_(
-            table.c.operation_id == before.operation_id,
-            table.c.status == before.status,
-            table.c.attempt == before.attempt,
-        )
         values = {"attempt": after.attempt, **changed}
-        if self._connection.execute(update(table).where(guard).values(values)).rowcount == 1:
-            return
-        raise _overtaken(before, self.operation(before.operation_id))
+        change = update(table).where(*_guarding(before)).values(values)
+        if self._connection.execute(change).rowcount != 1:
+            raise _overtaken(before, self.operation(before.operation_id))
+
+    def _delete(self, before: Operation) -> None:
+        """Everything that refers to the row goes with it."""
+        deletion = delete(tables.operations).where(*_guarding(before))
+        if self._connection.execute(deletion).rowcount != 1:
+            raise _overtaken(before, self.operation(before.operation_id))
 
     def _write(self, step: Step) -> None:
         effects, operation_id = step.effects, step.after.operation_id
@@ -250,12 +299,11 @@ class SqlTransaction(SqlReader):
 
 
 class SqlStore:
-    """`name` is the URL with its password masked: it stands in messages."""
-
-    def __init__(self, engine: Engine, name: str, store_id: str) -> None:
+    def __init__(self, engine: Engine, address: Address, store_id: str) -> None:
         self._engine = engine
+        self._reader = for_reading(engine)
         self._writer = for_writing(engine)
-        self._name = name
+        self._address = address
         self._store_id = store_id
 
     def store_id(self) -> str:
@@ -263,34 +311,41 @@ class SqlStore:
 
     @contextmanager
     def read(self) -> Iterator[SqlReader]:
-        with translated(self._name), self._engine.begin() as connection:
+        with self._begun(self._reader) as connection:
             yield SqlReader(connection)
 
     @contextmanager
     def transaction(self) -> Iterator[SqlTransaction]:
-        with translated(self._name), self._writer.begin() as connection:
+        with self._begun(self._writer) as connection:
             yield SqlTransaction(connection)
 
     def close(self) -> None:
         self._engine.dispose()
 
+    @contextmanager
+    def _begun(self, engine: Engine) -> Iterator[Connection]:
+        """A block that fails is rolled back; what the commit itself raises is never repeatable."""
+        with (
+            translated(self._address),
+            connected(engine) as connection,
+            connection.begin(),
+            repeatable(self._address),
+        ):
+            yield connection
 
-@contextmanager
-def translated(name: str) -> Iterator[None]:
-    """Turn what the database library raises into an error of ours."""
-    try:
-        yield
-    except IntegrityError as error:
-        raise IllegalTransition(f"the store {name} refuses the change: {error.orig}") from None
-    except SQLAlchemyError as error:
-        raise unavailable(name, error) from None
+
+def _selecting(selection: Selection) -> list[ColumnElement[bool]]:
+    table = tables.operations.c
+    wanted = ((table.status, selection.status), (table.strategy_name, selection.strategy_name))
+    return [column == value for column, value in wanted if value is not None]
 
 
-def unavailable(name: str, error: SQLAlchemyError) -> StoreUnavailable:
-    """Say in one line which store does not answer, and why."""
-    cause = " ".join(str(getattr(error, "orig", None) or error).split())
-    return StoreUnavailable(
-        f"the store {name} cannot be used ({cause}): check KTRDR_DATABASE_URL and KTRDR_HOME"
+def _guarding(before: Operation) -> tuple[ColumnElement[bool], ...]:
+    table = tables.operations.c
+    return (
+        table.operation_id == before.operation_id,
+        table.status == before.status,
+        table.attempt == before.attempt,
     )
 
 

@@ -65,6 +65,10 @@ class Json(TypeDecorator[Any]):
         return None if value is None else json.loads(value)
 
 
+Key = Text().with_variant(Text(collation="C"), "postgresql")
+"""Text that is looked up and sorted: by its bytes, whatever language a server sorts in."""
+
+
 def _finite(value: Any) -> Any:
     if isinstance(value, float):
         return value if math.isfinite(value) else None
@@ -92,19 +96,19 @@ metadata = MetaData(
 meta = Table(
     "meta",
     metadata,
-    Column("key", Text, primary_key=True),
+    Column("key", Key, primary_key=True),
     Column("value", Text, nullable=False),
 )
 
 operations = Table(
     "operations",
     metadata,
-    Column("operation_id", Text, primary_key=True),
+    Column("operation_id", Key, primary_key=True),
     Column("operation_type", Text, nullable=False),
-    Column("status", Text, nullable=False),
+    Column("status", Key, nullable=False),
     Column("phase", Text),
     Column("attempt", Integer, nullable=False),
-    Column("owner_id", Text, nullable=False),
+    Column("owner_id", Key, nullable=False),
     Column("owner_kind", Text, nullable=False),
     Column("owner_host", Text),
     Column("owner_pid", Integer),
@@ -126,6 +130,9 @@ operations = Table(
     Column("restarts", Integer, nullable=False),
     Column("memory_restarts", Integer, nullable=False),
     Column("last_failure", Json),
+    Column("launch_not_before", UtcDateTime),
+    # A copy of what is in the request, to select by; the request is what counts.
+    Column("strategy_name", Key, nullable=False, server_default=""),
     CheckConstraint(_one_of("status", Status), "status_known"),
     CheckConstraint(_one_of("phase", Phase), "phase_known"),
     CheckConstraint(_one_of("owner_kind", OwnerKind), "owner_kind_known"),
@@ -147,16 +154,17 @@ operations = Table(
     CheckConstraint("(status = 'failed') = (error IS NOT NULL)", "error_when_failed"),
     Index(None, "created_at", "operation_id"),
     Index(None, "status", "created_at", "operation_id"),
+    Index(None, "strategy_name", "created_at", "operation_id"),
     Index(None, "owner_id", "status"),
 )
 
 requests = Table(
     "requests",
     metadata,
-    Column("request_id", Text, primary_key=True),
+    Column("request_id", Key, primary_key=True),
     Column(
         "operation_id",
-        Text,
+        Key,
         ForeignKey("operations.operation_id", ondelete="CASCADE"),
         nullable=False,
         index=True,
@@ -170,13 +178,13 @@ events = Table(
     Column("id", Integer, primary_key=True, autoincrement=True),
     Column(
         "operation_id",
-        Text,
+        Key,
         ForeignKey("operations.operation_id", ondelete="CASCADE"),
         nullable=False,
     ),
     Column("attempt", Integer, nullable=False),
     Column("event", Text, nullable=False),
-    Column("status", Text, nullable=False),
+    Column("status", Key, nullable=False),
     Column("at", UtcDateTime, nullable=False),
     Column("details", Json, nullable=False),
     CheckConstraint(_one_of("status", Status), "status_known"),
@@ -189,7 +197,7 @@ history = Table(
     metadata,
     Column(
         "operation_id",
-        Text,
+        Key,
         ForeignKey("operations.operation_id", ondelete="CASCADE"),
         primary_key=True,
     ),
@@ -203,7 +211,7 @@ checkpoints = Table(
     "checkpoints",
     metadata,
     Column("id", Integer, primary_key=True, autoincrement=True),
-    Column("operation_id", Text, nullable=False),
+    Column("operation_id", Key, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("number", Integer, nullable=False),
     Column("path", Text, nullable=False),
@@ -225,9 +233,9 @@ checkpoints = Table(
 models = Table(
     "models",
     metadata,
-    Column("strategy_name", Text, primary_key=True),
+    Column("strategy_name", Key, primary_key=True),
     Column("version", Integer, primary_key=True, autoincrement=False),
-    Column("operation_id", Text, nullable=False),
+    Column("operation_id", Key, nullable=False),
     Column("attempt", Integer, nullable=False),
     Column("storage", Text, nullable=False),
     Column("path", Text, nullable=False),

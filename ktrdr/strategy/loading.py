@@ -211,7 +211,7 @@ def _message(item: ErrorDetails) -> str:
 
 def _unknown_key(loc: tuple[int | str, ...]) -> str:
     key, known = str(loc[-1]), _keys_at(loc[:-1])
-    moved = MOVED.get(".".join(map(str, loc))) or MOVED.get(key)
+    moved = MOVED.get(_path(loc)) or MOVED.get(key)
     if moved and (moved.startswith(("move", "not")) or moved.split()[-1] in known):
         return f"unknown key; {moved}"
     return f"unknown key{nearest(key, known)}"

@@ -1,4 +1,5 @@
-"""Names inside a strategy that must lead somewhere: set -> indicator output, input -> set."""
+"""What must fit together inside a strategy: set -> indicator output, input -> set, and whatever
+only one of the output formats can use."""
 
 from __future__ import annotations
 
@@ -10,14 +11,31 @@ from ktrdr.strategy.indicators import INDICATORS, canonical_type
 
 Problem = tuple[str, str]  # path, message
 
+# Of the keys whose values depend on decisions.output_format: the values that each format can use.
+_USABLE: dict[str, dict[str, tuple[str, ...]]] = {
+    "classification": {
+        "training.loss": ("cross_entropy", "focal"),
+        "training.labels.source": ("zigzag", "triple_barrier"),
+        "training.early_stopping.monitor": ("val_loss", "val_accuracy"),
+    },
+    "regression": {
+        "training.loss": ("huber", "mse"),
+        "training.labels.source": ("forward_return",),
+        "training.early_stopping.monitor": ("val_loss",),
+    },
+}
+_UNLESS_GIVEN = {"training.labels.source": "zigzag"}
+
 
 def reference_problems(data: Mapping[str, Any]) -> list[Problem]:
-    """Every name that leads nowhere. Parts of another shape are passed over: they are reported
-    as what they are by the schema."""
+    """Every name that leads nowhere, and every value that is of use to the other output format
+    only. Parts of another shape are passed over: they are reported as what they are by the
+    schema."""
     indicators = _mapping(data.get("indicators"))
     fuzzy_sets = _mapping(data.get("fuzzy_sets"))
     problems = list(_indicator_problems(indicators, fuzzy_sets))
     problems += _input_problems(fuzzy_sets, data.get("nn_inputs"), _timeframe(data))
+    problems += _format_problems(data)
     return problems
 
 
@@ -66,6 +84,29 @@ def _input_problems(
                 f"nn_inputs.{place}.timeframes",
                 f"must name {timeframe}, the strategy's timeframe, or say all",
             )
+
+
+def _format_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
+    wanted = _mapping(data.get("decisions")).get("output_format", "classification")
+    other = {"classification": "regression", "regression": "classification"}.get(str(wanted))
+    if other is None:
+        return
+    for path, usable in _USABLE[str(wanted)].items():
+        value = _value_at(data, path)
+        if value in _USABLE[other][path] and value not in usable:
+            yield (
+                path,
+                f"{value} is for {other}, but decisions.output_format is {wanted}: "
+                f"say {' or '.join(usable)} here, or {other} there",
+            )
+
+
+def _value_at(data: Mapping[str, Any], path: str) -> Any:
+    *steps, key = path.split(".")
+    part: Any = data
+    for step in steps:
+        part = _mapping(_mapping(part).get(step))
+    return part.get(key, _UNLESS_GIVEN.get(path))
 
 
 def _outputs(indicator: Any) -> tuple[str, ...] | None:

@@ -3,15 +3,11 @@
 from __future__ import annotations
 
 import datetime
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
     BeforeValidator,
-    ConfigDict,
     Discriminator,
     Field,
     Tag,
@@ -22,40 +18,17 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from ktrdr.strategy.indicators import INDICATORS, IndicatorGrammar, canonical_type
-
-NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
-SYMBOL_PATTERN = r"^[A-Za-z0-9^][A-Za-z0-9._=^-]{0,31}$"
-TIMEFRAME_PATTERN = r"^[1-9][0-9]{0,3}[mhdw]$"
-
-
-def _no_boolean(value: Any) -> Any:
-    """YAML's `true` is no number, though Python would count it as 1."""
-    if isinstance(value, bool):
-        raise PydanticCustomError("number_type", "a number is expected, not true or false")
-    return value
-
-
-def _no_dots(value: str) -> str:
-    if ".." in value:
-        raise PydanticCustomError("symbol", "a symbol must not contain '..'")
-    return value
-
-
-Name = Annotated[str, Field(pattern=NAME_PATTERN)]
-Symbol = Annotated[str, Field(pattern=SYMBOL_PATTERN), AfterValidator(_no_dots)]
-Timeframe = Annotated[str, Field(pattern=TIMEFRAME_PATTERN)]
-Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
-Number = Annotated[float, BeforeValidator(_no_boolean)]
-Share = Annotated[Number, Field(ge=0, le=1)]
-Positive = Annotated[Number, Field(gt=0)]
-NonNegative = Annotated[Number, Field(ge=0)]
-Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # numpy's seeds are 32 bits wide
-
-
-class Closed(BaseModel):
-    """Frozen, with no room for unknown keys, and no NaN or infinity in any number."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=4096)
+from ktrdr.strategy.training import TRAINING_CLASS_OF_TAG, Training
+from ktrdr.strategy.values import (
+    Closed,
+    Name,
+    NonNegative,
+    Number,
+    Share,
+    Symbol,
+    Timeframe,
+    tag_by,
+)
 
 
 class SingleSymbol(Closed):
@@ -260,10 +233,48 @@ class MLPArchitecture(Closed):
 
 
 class MLP(Closed):
-    """A multi-layer perceptron; the head's size follows the labels."""
+    """A multi-layer perceptron over one bar; the head's size follows the labels."""
 
     type: Literal["mlp"]
     architecture: MLPArchitecture = MLPArchitecture()
+
+    @property
+    def sequence_length(self) -> int | None:
+        """Rows that one answer is made from; None: a single one, without an axis for them."""
+        return None
+
+
+class RecurrentArchitecture(Closed):
+    sequence_length: Annotated[int, Field(strict=True, ge=1, le=10_000)]
+    hidden_size: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 64
+    num_layers: Annotated[int, Field(strict=True, ge=1, le=64)] = 2
+    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.2
+
+
+class Recurrent(Closed):
+    """LSTM or GRU layers over the last `sequence_length` bars."""
+
+    type: Literal["lstm", "gru"]
+    architecture: RecurrentArchitecture
+
+    @property
+    def sequence_length(self) -> int | None:
+        return self.architecture.sequence_length
+
+
+def _network_tag(data: Any) -> str | None:
+    tag = tag_by("type")(data)
+    return "<recurrent>" if tag in ("<lstm>", "<gru>") else tag
+
+
+Network = Annotated[
+    Annotated[MLP, Tag("<mlp>")] | Annotated[Recurrent, Tag("<recurrent>")],
+    Discriminator(
+        _network_tag,
+        custom_error_type="model",
+        custom_error_message="type must be mlp, lstm or gru",
+    ),
+]
 
 
 class CostModel(Closed):
@@ -275,156 +286,11 @@ class Decisions(Closed):
     """What the model's outputs mean. All but `output_format` is for a later trading stage: it is
     stored with the model and not used in training."""
 
-    output_format: Literal["classification"] = "classification"
+    output_format: Literal["classification", "regression"] = "classification"
     confidence_threshold: Share | None = None
     position_awareness: bool | None = None
     filters: dict[str, Any] | None = None
     cost_model: CostModel | None = None
-
-
-class ZigzagLabels(Closed):
-    source: Literal["zigzag"] = "zigzag"
-    zigzag_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.02
-
-
-class TripleBarrierLabels(Closed):
-    source: Literal["triple_barrier"]
-    pt_multiplier: Positive = 2.0
-    sl_multiplier: Positive = 1.5
-    max_holding_period: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 50
-    vol_span: Annotated[int, Field(strict=True, ge=2, le=100_000)] = 50
-    vol_method: Literal["atr", "close"] = "atr"
-
-
-# Tags are written <so>, to be told from the user's own keys in the path of an error.
-def _tag_by(key: str, default: str | None = None) -> Callable[[Any], str | None]:
-    def tag(data: Any) -> str | None:
-        value = data.get(key, default) if isinstance(data, Mapping) else getattr(data, key, None)
-        return f"<{value}>" if isinstance(value, str) else None
-
-    return tag
-
-
-Labels = Annotated[
-    Annotated[ZigzagLabels, Tag("<zigzag>")]
-    | Annotated[TripleBarrierLabels, Tag("<triple_barrier>")],
-    Discriminator(
-        _tag_by("source", "zigzag"),
-        custom_error_type="labels",
-        custom_error_message="source must be zigzag or triple_barrier",
-    ),
-]
-
-
-class StepSchedule(Closed):
-    type: Literal["step"]
-    step_size: Count
-    gamma: Annotated[Number, Field(gt=0, le=1)] = 0.1
-
-
-class ExponentialSchedule(Closed):
-    type: Literal["exponential"]
-    gamma: Annotated[Number, Field(gt=0, le=1)]
-
-
-class CosineSchedule(Closed):
-    """Cosine annealing to zero over all the epochs."""
-
-    type: Literal["cosine"]
-
-
-class PlateauSchedule(Closed):
-    type: Literal["reduce_on_plateau"]
-    factor: Annotated[Number, Field(gt=0, lt=1)] = 0.1
-    patience: Annotated[int, Field(strict=True, ge=0)] = 10
-
-
-Schedule = Annotated[
-    Annotated[StepSchedule, Tag("<step>")]
-    | Annotated[ExponentialSchedule, Tag("<exponential>")]
-    | Annotated[CosineSchedule, Tag("<cosine>")]
-    | Annotated[PlateauSchedule, Tag("<reduce_on_plateau>")],
-    Discriminator(
-        _tag_by("type"),
-        custom_error_type="lr_scheduler",
-        custom_error_message="type must be step, exponential, cosine or reduce_on_plateau",
-    ),
-]
-
-
-class EarlyStopping(Closed):
-    """`monitor` also decides which epoch is the best one, whether stopping is enabled or not."""
-
-    enabled: bool = True
-    patience: Count = 10
-    min_delta: NonNegative = 0.0
-    monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
-
-
-class DataSplit(Closed):
-    """Shares of the rows, in order of time."""
-
-    train: Annotated[Number, Field(gt=0, le=1)] = 0.7
-    validation: Share = 0.15
-    test: Share = 0.15
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> Self:
-        if not math.isclose(self.train + self.validation + self.test, 1.0, abs_tol=1e-6):
-            raise PydanticCustomError("data_split", "train, validation and test must sum to 1")
-        return self
-
-
-class CheckpointTriggers(Closed):
-    every_epochs: Count = 10
-    every_seconds: Positive = 300.0
-
-
-class Training(Closed):
-    """How to train; every knob is obeyed."""
-
-    epochs: Annotated[int, Field(strict=True, ge=1, le=1_000_000)] = 100
-    batch_size: Annotated[int, Field(strict=True, ge=1, le=10_000_000)] = 32
-    learning_rate: Positive = 1e-3
-    optimizer: Literal["adam", "adamw", "sgd", "rmsprop"] = "adam"
-    weight_decay: NonNegative = 0.0
-    momentum: Annotated[Number, Field(ge=0, lt=1)] = 0.0
-    gradient_clip: Positive | None = None
-    loss: Literal["cross_entropy", "focal"] = "cross_entropy"
-    focal_gamma: NonNegative = 2.0
-    lr_scheduler: Schedule | None = None
-    early_stopping: EarlyStopping | None = None
-    data_split: DataSplit = DataSplit()
-    seed: Seed = 42
-    checkpoint: CheckpointTriggers = CheckpointTriggers()
-    labels: Labels = ZigzagLabels()
-
-    @property
-    def monitor(self) -> str:
-        """The metric that decides on the best epoch and on early stopping."""
-        return self.early_stopping.monitor if self.early_stopping else "val_loss"
-
-    @model_validator(mode="after")
-    def _momentum_is_for_those_that_have_it(self) -> Self:
-        if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
-            raise PydanticCustomError(
-                "momentum",
-                "momentum is for sgd and rmsprop; {optimizer} has its own: remove it",
-                {"optimizer": self.optimizer},
-            )
-        return self
-
-    @model_validator(mode="after")
-    def _watchers_have_something_to_watch(self) -> Self:
-        stops = self.early_stopping is not None and self.early_stopping.enabled
-        if self.data_split.validation == 0 and (
-            stops or isinstance(self.lr_scheduler, PlateauSchedule)
-        ):
-            raise PydanticCustomError(
-                "validation",
-                "early_stopping and reduce_on_plateau need data_split.validation above 0",
-            )
-        return self
 
 
 def _version_text(value: Any) -> Any:
@@ -442,9 +308,25 @@ class Strategy(Closed):
     indicators: Annotated[dict[Name, AnyIndicator], Field(min_length=1, max_length=1000)]
     fuzzy_sets: Annotated[dict[Name, FuzzySet], Field(min_length=1, max_length=1000)]
     nn_inputs: Annotated[tuple[NetworkInput, ...], Field(min_length=1, max_length=1000)]
-    model: MLP
+    model: Network
     decisions: Decisions = Decisions()
     training: Training = Training()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _loss_follows_the_output_format(cls, data: Any) -> Any:
+        """Fill in huber for a regression that names no loss, so that it stands in every dump."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("decisions"), Mapping):
+            return data
+        section = data.get("training", {})
+        named = not isinstance(section, Mapping) or "loss" in section
+        if named or data["decisions"].get("output_format") != "regression":
+            return data
+        return {**data, "training": {**section, "loss": "huber"}}
+
+    @property
+    def is_regression(self) -> bool:
+        return self.decisions.output_format == "regression"
 
     @property
     def symbol(self) -> str:
@@ -457,10 +339,7 @@ class Strategy(Closed):
 
 CLASS_OF_TAG: dict[str, type[Closed]] = {
     **{f"<{name}>": kind for name, kind in INDICATOR_CLASSES.items()},
-    "<zigzag>": ZigzagLabels,
-    "<triple_barrier>": TripleBarrierLabels,
-    "<step>": StepSchedule,
-    "<exponential>": ExponentialSchedule,
-    "<cosine>": CosineSchedule,
-    "<reduce_on_plateau>": PlateauSchedule,
+    **TRAINING_CLASS_OF_TAG,
+    "<mlp>": MLP,
+    "<recurrent>": Recurrent,
 }

@@ -96,7 +96,7 @@ class Context(Protocol):
         """The directories of these doomed rows are gone."""
 
     def warn(self, message: str) -> None:
-        """Tell the user of a trouble that training survives."""
+        """Tell the user of a trouble that training survives; never waits long."""
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,11 +15,12 @@ from ktrdr.errors import CheckpointCorrupted, DataChanged
 from ktrdr.features.dataset import Dataset
 from ktrdr.operations.model import CheckpointType, HistoryRow
 from ktrdr.strategy.schema import Strategy
-from ktrdr.training.batches import ShuffledBatches, Split
-from ktrdr.training.evaluate import accuracy, classification_report, evaluate
-from ktrdr.training.losses import Criterion, class_weights
+from ktrdr.training.batches import Batch, ShuffledBatches, Split
+from ktrdr.training.evaluate import evaluate
+from ktrdr.training.losses import make_criterion
 from ktrdr.training.models import build_model, fit_state
 from ktrdr.training.optimization import (
+    catch_up,
     learning_rate,
     make_optimizer,
     make_scheduler,
@@ -58,17 +59,14 @@ class Learner:
         self._training = training
         self._place = place
         self._dataset = dataset
-        self._num_classes = len(dataset.class_names)
-        split = Split(dataset, splits.train, device)
+        self._sequence_length = strategy.model.sequence_length
+        split = self._split(splits.train)
         self._rows = len(split)
         self._shuffled = ShuffledBatches(split, training.batch_size, training.seed)
-        self._validation = Split(dataset, splits.validation, device)
-        self._criterion = Criterion(
-            class_weights(split.labels, self._num_classes),
-            training.focal_gamma if training.loss == "focal" else None,
-        )
+        self._validation = self._split(splits.validation)
+        self._criterion = make_criterion(training, split.labels, dataset.class_names)
         self.model = build_model(
-            strategy.model, len(dataset.input_names), self._num_classes, training.seed
+            strategy.model, len(dataset.input_names), self._criterion.num_outputs, training.seed
         ).to(device)
         self._parameters = list(self.model.parameters())
         self.optimizer = make_optimizer(training, self._parameters, device)
@@ -98,8 +96,11 @@ class Learner:
             return True
         return self.loop.epoch >= self._training.epochs
 
-    def restore(self, resume: TrainingResumeContext) -> None:
-        """Take over a checkpoint's state; CheckpointCorrupted or DataChanged when it is foreign."""
+    def restore(self, resume: TrainingResumeContext, changed: bool = False) -> None:
+        """Take over a checkpoint's state; CheckpointCorrupted or DataChanged when it is foreign.
+
+        `changed`: the training section was changed since, by what keeps a checkpoint loadable.
+        """
         if resume.manifest.dataset_digest != self._dataset.digest:
             raise DataChanged(
                 "the features and labels are not those of the checkpoint: resume with the same"
@@ -112,17 +113,18 @@ class Learner:
             fit_state(self.model, resume.best_model_weights or {}, "best_model.pt")
         fit_state(self.model, resume.model_weights, "model.pt")
         _check_optimizer(self.optimizer.state_dict(), resume.optimizer_state)
-        # Torch keeps the very tensors that it is given, and would train on in the context's.
-        self.optimizer.load_state_dict(copy.deepcopy(resume.optimizer_state))
-        if (self.scheduler is None) != (resume.scheduler_state is None):
-            raise _foreign("scheduler.pt")
-        if self.scheduler is not None and resume.scheduler_state is not None:
-            self.scheduler.load_state_dict(copy.deepcopy(resume.scheduler_state))
         self.best_weights = resume.best_model_weights
         self.loop = copy.deepcopy(resume.loop)
+        # Torch keeps the very tensors that it is given, and would train on in the context's.
+        optimizer_state = copy.deepcopy(resume.optimizer_state)
+        if changed:
+            self._restore_under_other_settings(optimizer_state)
+        else:
+            self.optimizer.load_state_dict(optimizer_state)
+            self._restore_schedule(resume.scheduler_state)
         restore_random_state(state, self._place.device)
 
-    def remaining_batches(self) -> list[tuple[Tensor, Tensor]]:
+    def remaining_batches(self) -> Iterable[Batch]:
         """The batches of the running epoch that are still to be done, in its order."""
         self._resumed_at = self._place.clock()
         return self._shuffled.arrange(self.loop.epoch, self.loop.batch)
@@ -187,27 +189,54 @@ class Learner:
         assert self.best_weights is not None
         self.model.load_state_dict(self.best_weights)
         best = self.loop.history[self.loop.best_epoch - 1].metrics
+        hit_metric = self._criterion.hit_metric
         metrics: dict[str, Any] = {
-            name: best[name] for name in ("val_loss", "val_accuracy") if name in best
+            name: best[name] for name in ("val_loss", f"val_{hit_metric}") if name in best
         }
-        split = Split(self._dataset, self._dataset.splits.test, self._place.device)
+        split = self._split(self._dataset.splits.test)
         if not len(split):
             return metrics
-        loss, confusion = evaluate(self.model, split, self._criterion, self._num_classes)
-        self._check_finite(_numbers(loss), "the test loss")
-        return metrics | classification_report(loss, confusion, self._dataset.class_names)
+        found = evaluate(self.model, split, self._criterion)
+        self._check_finite(_numbers(found.loss), "the test loss")
+        return {
+            **metrics,
+            "test_loss": found.loss,
+            f"test_{hit_metric}": found.hit_rate,
+            **self._criterion.report(found.predictions, split.labels),
+        }
+
+    def _split(self, rows: range) -> Split:
+        return Split(self._dataset, rows, self._place.device, self._sequence_length)
+
+    def _restore_schedule(self, state: dict[str, Any] | None) -> None:
+        if (self.scheduler is None) != (state is None):
+            raise _foreign("scheduler.pt")
+        if self.scheduler is not None and state is not None:
+            self.scheduler.load_state_dict(copy.deepcopy(state))
+
+    def _restore_under_other_settings(self, optimizer_state: dict[str, Any]) -> None:
+        """Options of the optimizer as the strategy says now: the stored ones would hide them.
+
+        Schedule and early stopping come to stand where the epochs done bring them under it.
+        """
+        own_options = self.optimizer.state_dict()["param_groups"]
+        self.optimizer.load_state_dict(optimizer_state | {"param_groups": own_options})
+        monitor = self._training.monitor
+        catch_up(self.scheduler, [row.metrics.get(monitor) for row in self.loop.history])
+        self.loop.reference_score, self.loop.stale_epochs = None, 0
+        for row in self.loop.history:
+            self._watch(row)
 
     def _epoch_metrics(self) -> dict[str, Any]:
         self._fold()
+        hit_metric = self._criterion.hit_metric
         metrics: dict[str, Any] = {
             "train_loss": self.loop.loss_total / self._rows,
-            "train_accuracy": self.loop.correct / self._rows,
+            f"train_{hit_metric}": self.loop.correct / self._rows,
         }
         if len(self._validation):
-            loss, confusion = evaluate(
-                self.model, self._validation, self._criterion, self._num_classes
-            )
-            metrics |= {"val_loss": loss, "val_accuracy": accuracy(confusion)}
+            found = evaluate(self.model, self._validation, self._criterion)
+            metrics |= {"val_loss": found.loss, f"val_{hit_metric}": found.hit_rate}
         self._check_finite(_numbers(*metrics.values()), "the loss")
         self._check_finite(self.model.state_dict(), "the model's weights")
         return metrics | {
@@ -222,7 +251,12 @@ class Learner:
         if score is None or _improves(monitor, score, loop.best_score, 0.0):
             loop.best_epoch, loop.best_score = row.epoch, score
             self.best_weights = cpu_copy(self.model.state_dict())
-        stopping = self._training.early_stopping
+        self._watch(row)
+
+    def _watch(self, row: HistoryRow) -> None:
+        """Count the epochs since early stopping last saw an improvement."""
+        loop, monitor, stopping = self.loop, self._training.monitor, self._training.early_stopping
+        score = row.metrics.get(monitor)
         if score is None or stopping is None:
             return
         if _improves(monitor, score, loop.reference_score, stopping.min_delta):
@@ -239,8 +273,8 @@ class Learner:
             return
         size, first = self._training.batch_size, self.loop.batch - len(self._losses)
         labels = self._shuffled.labels[first * size : self.loop.batch * size]
-        predicted = torch.cat(self._outputs).argmax(dim=1)
-        self.loop.correct += int((predicted == labels).sum().item())
+        predicted = self._criterion.predictions(torch.cat(self._outputs))
+        self.loop.correct += int(self._criterion.hits(predicted, labels).sum().item())
         for index, loss in enumerate(torch.stack(self._losses).tolist(), start=first):
             self.loop.loss_total += loss * min(size, self._rows - index * size)
         self._losses.clear()

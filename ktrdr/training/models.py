@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ktrdr.checkpoints.manifest import ModelManifest
 from ktrdr.errors import CheckpointCorrupted, KtrdrError
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.strategy.schema import MLP, Strategy
+from ktrdr.strategy.schema import MLP, Recurrent, Strategy
+from ktrdr.training.batches import chunks, samples
 
 StateDict = Mapping[str, Tensor]
 
@@ -28,16 +29,44 @@ _ACTIVATIONS: dict[str, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
     "gelu": nn.GELU,
 }
+_RECURRENT_LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU}
 
 
-def build_model(model: MLP, num_inputs: int, num_outputs: int, seed: int) -> nn.Module:
-    """A network [N, num_inputs] -> [N, num_outputs] whose first weights depend on the seed only.
-
-    The process's random state is left as it was.
+def build_model(model: MLP | Recurrent, num_inputs: int, num_outputs: int, seed: int) -> nn.Module:
+    """A network [N, num_inputs] or [N, sequence_length, num_inputs] -> [N, num_outputs] whose first
+    weights depend on the seed only. The process's random state is left as it was.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        return _mlp(model, num_inputs, num_outputs)
+        if isinstance(model, MLP):
+            return _mlp(model, num_inputs, num_outputs)
+        return RecurrentNetwork(model, num_inputs, num_outputs)
+
+
+class RecurrentNetwork(nn.Module):
+    """LSTM or GRU layers, dropout after each, and a linear head on the last step.
+
+    Torch could stack the layers itself, but inside cuDNN the dropout between them draws from a
+    state that nobody can save; `nn.Dropout` draws from torch's own, which a checkpoint holds.
+    """
+
+    def __init__(self, model: Recurrent, num_inputs: int, num_outputs: int) -> None:
+        super().__init__()
+        layer, shape = _RECURRENT_LAYERS[model.type], model.architecture
+        widths = [num_inputs, *[shape.hidden_size] * (shape.num_layers - 1)]
+        self.layers = nn.ModuleList(
+            layer(width, shape.hidden_size, batch_first=True) for width in widths
+        )
+        self.dropout = nn.Dropout(shape.dropout)
+        self.head = nn.Linear(shape.hidden_size, num_outputs)
+
+    def forward(self, sequences: Tensor) -> Tensor:
+        *lower, last = self.layers
+        values = sequences
+        for layer in lower:
+            values = self.dropout(layer(values)[0])
+        outputs: Tensor = self.head(self.dropout(last(values)[0][:, -1]))
+        return outputs
 
 
 def weights_digest(state: StateDict) -> str:
@@ -101,16 +130,27 @@ class LoadedModel:
     strategy: Strategy
     input_names: tuple[str, ...]
     class_names: tuple[str, ...]
+    """Empty for a regression."""
 
     def outputs(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's raw outputs [N, classes] for inputs [N, len(input_names)]."""
+        """The network's raw outputs, [N, classes] or [N, 1], for inputs [N, len(input_names)].
+
+        A model with a `sequence_length` takes consecutive rows, and answers from the first row on
+        that has enough rows before it: N - sequence_length + 1 answers.
+        """
+        rows = torch.from_numpy(np.array(inputs))
+        shown = samples(rows, self.strategy.model.sequence_length)
         with torch.no_grad():
-            result: NDArray[np.float32] = self.module(torch.from_numpy(np.array(inputs))).numpy()
+            answers = torch.cat([self.module(part) for part in chunks(shown)])
+        result: NDArray[np.float32] = answers.numpy()
         return result
 
-    def predict(self, inputs: NDArray[np.float32]) -> tuple[str, ...]:
-        """The name of the likeliest class of each row."""
-        return tuple(self.class_names[i] for i in self.outputs(inputs).argmax(axis=1))
+    def predict(self, inputs: NDArray[np.float32]) -> tuple[str, ...] | tuple[float, ...]:
+        """For each answer the name of the likeliest class, or for a regression the value."""
+        outputs = self.outputs(inputs)
+        if self.strategy.is_regression:
+            return tuple(outputs[:, 0].tolist())
+        return tuple(self.class_names[i] for i in outputs.argmax(axis=1))
 
 
 def load_model(manifest: ModelManifest, files: Mapping[str, bytes]) -> LoadedModel:
@@ -126,9 +166,8 @@ def load_model(manifest: ModelManifest, files: Mapping[str, bytes]) -> LoadedMod
         strategy = validate_strategy(json.loads(files["strategy.json"]), f"{origin} strategy.json")
     except (ValueError, KtrdrError) as error:
         raise CheckpointCorrupted(f"{origin}: its strategy cannot be read: {error}") from None
-    module = build_model(
-        strategy.model, len(manifest.input_names), len(manifest.class_names), seed=0
-    )
+    num_outputs = 1 if strategy.is_regression else len(manifest.class_names)
+    module = build_model(strategy.model, len(manifest.input_names), num_outputs, seed=0)
     state = load_state(files["model.pt"], f"{origin} model.pt")
     fit_state(module, state, f"{origin} model.pt")
     if weights_digest(module.state_dict()) != manifest.weights_digest:

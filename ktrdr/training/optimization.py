@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable
 
 import torch
@@ -15,7 +16,7 @@ from torch.optim.lr_scheduler import (
     StepLR,
 )
 
-from ktrdr.strategy.schema import (
+from ktrdr.strategy.training import (
     CosineSchedule,
     ExponentialSchedule,
     PlateauSchedule,
@@ -66,6 +67,17 @@ def step_scheduler(scheduler: LRScheduler | None, score: float | None) -> None:
         scheduler.step(score)
     elif scheduler is not None:
         scheduler.step()
+
+
+def catch_up(scheduler: LRScheduler | None, scores: Iterable[float | None]) -> None:
+    """Step a new schedule through epochs that are done, to where it would stand had it been there.
+
+    It is in step with the optimizer, though torch would say that this one has not moved yet.
+    """
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*`lr_scheduler.step\\(\\)` before", UserWarning)
+        for score in scores:
+            step_scheduler(scheduler, score)
 
 
 def learning_rate(optimizer: Optimizer) -> float:

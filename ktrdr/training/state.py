@@ -37,7 +37,7 @@ class Loop:
     loss_total: float = 0.0
     """Of the running epoch: the sum of batch losses, each times its rows."""
     correct: int = 0
-    """Of the running epoch: rows whose likeliest class was theirs."""
+    """Of the running epoch: rows whose likeliest class, or whose sign, was theirs."""
     seconds: float = 0.0
     """Spent on the running epoch, in all executions."""
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,7 +20,7 @@ from ktrdr.training.learner import Learner, Place
 from ktrdr.training.models import weights_digest
 from ktrdr.training.resume import TrainingResumeContext
 from ktrdr.training.state import NonFiniteLoss
-from ktrdr.training.writer import CheckpointWriter
+from ktrdr.training.writer import CheckpointWriter, Position
 
 _CHECKPOINT_OF_STOP = {
     StopKind.USER: CheckpointType.CANCELLATION,
@@ -64,20 +64,29 @@ class Stopped:
     checkpoint: NewCheckpoint | None
 
 
+def _look_away(_learner: Learner) -> None:
+    """Nobody wants to see it."""
+
+
 def fit(
     job: TrainingJob,
     dataset: Dataset,
     context: Context,
     resume: TrainingResumeContext | None = None,
+    look: Callable[[Learner], None] = _look_away,
 ) -> Completed | Stopped:
-    """Train to the end, or until the context wants a stop.
+    """Train to the end, or until the context wants a stop; `look` sees the learner every epoch.
 
     Raises NonFiniteLoss, DataChanged and CheckpointCorrupted (the checkpoint is of other data or
     another strategy), and whatever the context raises.
     """
     learner = _prepare(job, dataset, context, resume)
     clock, progress, triggers = context.clock, context.progress, job.strategy.training.checkpoint
-    with CheckpointWriter(context, job.provenance) as writer, _failure_saved(learner, writer):
+    saved = None if resume is None else _position(learner)
+    with (
+        CheckpointWriter(context, job.provenance, saved) as writer,
+        _failure_saved(learner, writer),
+    ):
         if resume is None:
             writer.start(learner.snapshot(CheckpointType.INITIAL))
         due = clock() + triggers.every_seconds
@@ -93,6 +102,7 @@ def fit(
             row = learner.finish_epoch()
             progress.metrics = row.metrics
             context.epoch_finished(row)
+            look(learner)
             if row.epoch % triggers.every_epochs == 0:
                 due = clock() + triggers.every_seconds
                 _save(learner, writer)
@@ -109,13 +119,18 @@ def _prepare(
     place = Place(torch.device(job.device), context.rank, context.clock)
     learner = Learner(job.strategy, dataset, place)
     if resume is not None:
-        learner.restore(resume)
+        made_under = resume.manifest.strategy_fingerprint
+        learner.restore(resume, changed=made_under != job.provenance.strategy_fingerprint)
     history, progress = learner.loop.history, context.progress
     progress.epochs, progress.batches = job.strategy.training.epochs, learner.num_batches
     progress.step = learner.steps
     progress.metrics = history[-1].metrics if history else None
     context.enter(Phase.TRAINING)
     return learner
+
+
+def _position(learner: Learner) -> Position:
+    return Position(learner.steps, learner.loop.epoch, learner.loop.batch)
 
 
 def _save(learner: Learner, writer: CheckpointWriter) -> None:

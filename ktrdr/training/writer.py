@@ -4,16 +4,26 @@ from __future__ import annotations
 
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
-from typing import Self
+from typing import NamedTuple, Self
 
 from ktrdr.checkpoints.commit import write_checkpoint
 from ktrdr.checkpoints.manifest import Header, Provenance
 from ktrdr.checkpoints.retention import remove_doomed
-from ktrdr.errors import StorageUnavailable, Unreachable
-from ktrdr.operations.model import NewCheckpoint
+from ktrdr.errors import Unreachable
+from ktrdr.operations.model import CheckpointType, NewCheckpoint
 from ktrdr.training.context import Context
 from ktrdr.training.models import weights_digest
 from ktrdr.training.state import Snapshot, encode
+
+_OF_A_RUN_THAT_GOES_ON = (CheckpointType.INITIAL, CheckpointType.PERIODIC)
+
+
+class Position(NamedTuple):
+    """Where a resume would go on."""
+
+    step: int
+    epoch: int
+    batch: int
 
 
 class CheckpointWriter:
@@ -23,9 +33,11 @@ class CheckpointWriter:
     error is kept in `failure` and raised on the training thread, at the latest when leaving.
     """
 
-    def __init__(self, context: Context, provenance: Provenance) -> None:
+    def __init__(self, context: Context, provenance: Provenance, saved: Position | None) -> None:
+        """`saved` is the position of the checkpoint that training goes on from."""
         self._context = context
         self._provenance = provenance
+        self._saved = saved
         self._number = 0
         self._in_flight: Future[NewCheckpoint | None] | None = None
         self._executor = ThreadPoolExecutor(1, thread_name_prefix="checkpoint-writer")
@@ -74,13 +86,31 @@ class CheckpointWriter:
 
     def _write(self, snapshot: Snapshot) -> NewCheckpoint | None:
         try:
-            return self._commit(snapshot)
-        except Unreachable as error:
-            self._context.warn(f"checkpoint not saved, training goes on: {error}")
-            return None
+            return self._try(snapshot)
         except BaseException as error:
             self.failure = error
             raise
+
+    def _try(self, snapshot: Snapshot) -> NewCheckpoint | None:
+        try:
+            new = self._commit(snapshot)
+        except Unreachable as error:
+            kind, follows = snapshot.checkpoint_type, self._what_follows(snapshot)
+            self._context.warn(f"{kind} checkpoint not saved, {follows}: {error}")
+            return None
+        self._saved = Position(snapshot.global_step, snapshot.loop.epoch, snapshot.loop.batch)
+        return new
+
+    def _what_follows(self, snapshot: Snapshot) -> str:
+        if snapshot.checkpoint_type in _OF_A_RUN_THAT_GOES_ON:
+            return "training goes on"
+        if self._saved is None:
+            return "and there is no earlier one to resume from"
+        lost = snapshot.global_step - self._saved.step
+        return (
+            f"lost are the {lost} batches since epoch {self._saved.epoch}, batch"
+            f" {self._saved.batch}, where a resume goes on"
+        )
 
     def _commit(self, snapshot: Snapshot) -> NewCheckpoint:
         self._number += 1  # also after a failure: what that may have left is never met again
@@ -101,9 +131,8 @@ class CheckpointWriter:
         doomed = context.commit(new)
         try:
             removed = remove_doomed(context.storage, doomed)
-        except StorageUnavailable as error:
-            context.warn(f"superseded checkpoints not removed yet: {error}")
-        else:
             if removed:
                 context.forget(removed)
+        except Unreachable as error:  # it comes back with the next commit's answer
+            context.warn(f"superseded checkpoints not removed yet: {error}")
         return new

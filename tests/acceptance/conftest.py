@@ -13,7 +13,14 @@ from running import PROGRAM, Ran, Run
 from ktrdr.cli.interrupts import SIGNALS
 from ktrdr.cli.main import run
 
-SETTINGS = ("KTRDR_HOME", "KTRDR_DATABASE_URL", "KTRDR_STORAGE", "KTRDR_DEBUG", "RAY_ADDRESS")
+SETTINGS = (
+    "KTRDR_HOME",
+    "KTRDR_DATABASE_URL",
+    "KTRDR_STORAGE",
+    "KTRDR_DEBUG",
+    "KTRDR_HANG_AFTER_S",
+    "RAY_ADDRESS",
+)
 
 
 @pytest.fixture

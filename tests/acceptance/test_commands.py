@@ -18,15 +18,26 @@ ROOT = Path(__file__).parents[2]
 REAL_BARS = ROOT.parent / "shared" / "data" / "EURUSD_5m.csv.gz"
 COMMON = "--home --database-url --storage --json"
 SURFACE = {
-    "train": "STRATEGY --symbols --timeframes --start-date --end-date --epochs --seed",
-    "operations list": "--status",
+    "train": "STRATEGY --symbols --timeframes --start-date --end-date --epochs --seed --detach",
+    "up": "",
+    "down": "",
+    "nodes": "",
+    "verify-resume": "STRATEGY --symbols --timeframes --start-date --end-date --epochs --seed"
+    " --kills --chaos-seed",
+    "operations list": "--status --strategy --limit --offset",
     "operations status": "ID",
     "operations cancel": "ID --no-wait",
-    "operations resume": "ID",
+    "operations resume": "ID --verbose --strategy --allow-changes --detach",
+    "operations watch": "[ID]...",
     "operations events": "ID",
     "operations history": "ID",
+    "operations why": "ID",
+    "operations delete": "ID",
     "checkpoints list": "",
     "checkpoints show": "OPERATION",
+    "checkpoints verify": "OPERATION",
+    "checkpoints delete": "OPERATION",
+    "checkpoints cleanup": "--older-than --orphans --yes",
     "models list": "",
     "models show": "NAME[@vN]",
     "strategies list": "",
@@ -174,7 +185,8 @@ def test_shipped_strategies_are_listed_valid_and_shown_whole(
         assert checked["fingerprint"] == strategy["fingerprint"]
         shown = ktrdr("strategies", "show", strategy["path"], "--json").document
         assert shown["config"]["training"]["checkpoint"]["every_seconds"] > 0
-    assert "not used in training" in ktrdr("strategies", "validate", listed[1]["path"]).out
+    decided = next(s["path"] for s in listed if s["name"] == "trend_follower")
+    assert "not used in training" in ktrdr("strategies", "validate", decided).out
 
 
 def test_what_strategies_show_prints_is_the_same_strategy(ktrdr: Run, tmp_path: Path) -> None:

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from multiprocessing.connection import Connection as PipeEnd
 from pathlib import Path
 from typing import Any
 
+from postgres_server import schema
 from sqlalchemy import text
 
+from ktrdr.errors import KtrdrError
 from ktrdr.operations.model import (
     CheckpointType,
     NewCheckpoint,
@@ -26,6 +30,8 @@ from ktrdr.operations.model import (
 from ktrdr.operations.service import OperationsService
 from ktrdr.store import SqlStore, open_store
 
+FORK = multiprocessing.get_context("fork")
+DEADLINE_S = 30.0
 DIGEST = "ab" * 32
 OWNER = Owner("owner-1", OwnerKind.EMBEDDED, "host", 4242, 1000.5)
 WRITTEN = datetime(2026, 1, 2, 3, 4, 5, 600_000, tzinfo=UTC)
@@ -37,6 +43,7 @@ class Bench:
 
     store: SqlStore
     service: OperationsService
+    url: str
 
     def submit(self, request_id: str = "r-submit", owner: Owner = OWNER) -> Operation:
         return self.service.submit(request(), plan(), owner, request_id)
@@ -94,15 +101,46 @@ def resumption(checkpoint_id: int, request_id: str, owner_id: str = "owner-2") -
     return Resumption(checkpoint_id, owner, request_id, found, plan())
 
 
-STORES: dict[str, Callable[[Path], str]] = {
-    "memory": lambda _folder: "sqlite://",
-    "sqlite": lambda folder: f"sqlite:///{folder}/home/ktrdr.db",
-}
+STORES = ("memory", "sqlite", "postgres")
+SHARED_STORES = ("sqlite", "postgres")
+"""Those that several processes can open."""
+
+
+@contextmanager
+def database(name: str, folder: Path) -> Iterator[str]:
+    """The URL of an empty database of that kind."""
+    if name == "postgres":
+        with schema() as url:
+            yield url
+    else:
+        yield "sqlite://" if name == "memory" else f"sqlite:///{folder}/home/ktrdr.db"
 
 
 @contextmanager
 def opened(name: str, folder: Path) -> Iterator[Bench]:
-    """Open a store of that name, new in a folder."""
-    store = open_store(STORES[name](folder))
-    yield Bench(store, OperationsService(store))
-    store.close()
+    """Open a new store of that kind."""
+    with database(name, folder) as url:
+        store = open_store(url)
+        try:
+            yield Bench(store, OperationsService(store), url)
+        finally:
+            store.close()
+
+
+def in_processes(n: int, work: Callable[[int], str]) -> list[str]:
+    """Return what `work(0..n-1)` returned in as many processes started at once."""
+
+    def child(pipe: PipeEnd, index: int) -> None:
+        try:
+            pipe.send(work(index))
+        except KtrdrError as error:
+            pipe.send(error.code)
+
+    pairs = [FORK.Pipe(duplex=False) for _ in range(n)]
+    processes = [FORK.Process(target=child, args=(p[1], i)) for i, p in enumerate(pairs)]
+    for process in processes:
+        process.start()
+    answers = [p[0].recv() if p[0].poll(DEADLINE_S) else "no answer" for p in pairs]
+    for process in processes:
+        process.join(DEADLINE_S)
+    return answers

@@ -5,9 +5,12 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
+from datetime import timedelta
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import jsonschema
 import pytest
@@ -34,6 +37,7 @@ from ktrdr.errors import (
     OperationNotCancellable,
     OperationNotFound,
     OperationNotResumable,
+    OperationRunning,
     StaleAttempt,
 )
 from ktrdr.operations import records
@@ -54,7 +58,10 @@ SCHEMA = Path(__file__).parents[3] / "shared" / "contract" / "operation.schema.j
 UNKNOWN = "op_training_20260102_030405_0123abcd"
 
 
-@pytest.fixture(params=list(STORES))
+T = TypeVar("T")
+
+
+@pytest.fixture(params=STORES)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     with opened(request.param, tmp_path) as bench:
         yield bench
@@ -165,6 +172,111 @@ def test_a_commit_dooms_what_it_supersedes_and_only_doomed_rows_are_forgotten(
     service.forget_checkpoints(row.operation_id, tuple(ids))
     assert [c.number for c in service.checkpoints(row.operation_id)] == [1, 3, 4]
     assert service.checkpoints(row.operation_id, doomed=True) == ()
+
+
+def test_a_delete_dooms_all_and_is_refused_while_it_runs(bench: Bench) -> None:
+    row, service = bench.running(), bench.service
+    bench.commit(row, 1)
+    before = snapshot(bench, row.operation_id)
+    with pytest.raises(OperationRunning):
+        service.delete_checkpoints(row.operation_id)
+    assert snapshot(bench, row.operation_id) == before
+    ended = service.finish_failed(row.operation_id, 1, FailureReason.USER_ERROR, "boom")
+    assert [c.number for c in service.delete_checkpoints(row.operation_id)] == [1]
+    assert service.get(row.operation_id) == ended
+    assert service.events(row.operation_id)[-1].event == "checkpoints_deleted"
+    after = snapshot(bench, row.operation_id)
+    assert len(service.delete_checkpoints(row.operation_id)) == 1  # not removed yet
+    assert snapshot(bench, row.operation_id) == after
+    with pytest.raises(CheckpointNotFound):
+        service.try_resume(row.operation_id, 1, resumption(1, "r-resume"))
+
+
+def test_of_a_delete_and_a_resume_at_once_one_wins(bench: Bench) -> None:
+    ended, checkpoint_id = cancelled(bench)
+    name, service = ended.operation_id, bench.service
+    barrier, outcomes = threading.Barrier(2), {}
+
+    def attempt(what: str, act: Callable[[], Any]) -> None:
+        barrier.wait()
+        try:
+            act()
+            outcomes[what] = "won"
+        except KtrdrError as error:
+            outcomes[what] = error.code
+
+    resume = resumption(checkpoint_id, "r-resume")
+    threads = [
+        threading.Thread(target=attempt, args=("delete", lambda: service.delete_checkpoints(name))),
+        threading.Thread(
+            target=attempt, args=("resume", lambda: service.try_resume(name, 1, resume))
+        ),
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert outcomes in (
+        {"delete": "won", "resume": "CHECKPOINT_NOT_FOUND"},
+        {"delete": "OPERATION_RUNNING", "resume": "won"},
+    )
+    assert bool(service.checkpoints(name)) == (outcomes["resume"] == "won")
+
+
+def test_expiry_takes_only_what_ended_before_in_one_transaction(bench: Bench) -> None:
+    ended, _ = cancelled(bench)
+    going, service = bench.running("r-going"), bench.service
+    bench.commit(going, 1)
+    assert service.expire_checkpoints(timedelta(hours=1)) == ()
+    assert service.expire_checkpoints(timedelta(days=10**8)) == ()
+    bench.execute(
+        "UPDATE operations SET completed_at = '2000-01-01 00:00:00' WHERE operation_id ="
+        f" '{ended.operation_id}'"
+    )
+    assert service.expire_checkpoints(timedelta(hours=1)) == (ended.operation_id,)
+    assert service.checkpoints(ended.operation_id) == ()
+    assert service.expire_checkpoints(timedelta(hours=1)) == ()
+    assert len(service.checkpoints(going.operation_id)) == 1
+
+
+def test_what_may_have_left_something_is_found_by_owner_and_by_doomed_rows(bench: Bench) -> None:
+    service, stranger = bench.service, replace(OWNER, id="owner-2")
+    mine = bench.running("r-mine").operation_id
+    theirs = bench.running("r-theirs", stranger)
+    done = bench.running("r-done", stranger)
+    bench.commit(done, 1)
+    version = service.reserve_model(done.operation_id, 1).version
+    service.finish_completed(done.operation_id, 1, result(), ("demo", version))
+    bench.commit(theirs, 1)
+    assert set(service.sweepable(OWNER.id)) == {mine, done.operation_id}
+    assert service.sweepable() == (done.operation_id,)
+    doomed = service.checkpoints(done.operation_id, doomed=True)
+    service.forget_checkpoints(done.operation_id, tuple(c.id for c in doomed))
+    assert service.sweepable(OWNER.id) == (mine,)
+
+
+def test_an_adopted_checkpoint_is_a_row_like_any_other(bench: Bench) -> None:
+    row, service = bench.running(), bench.service
+    bench.commit(row, 1)
+    found = (checkpoint(row, 2), checkpoint(row, 3, epoch=3))
+    after = service.lose(row.operation_id, 1, FailureReason.DRIVER_LOST, "gone", adopt=found)
+    assert after.progress is not None
+    assert after.progress.epoch == 3
+    assert [c.key for c in service.checkpoints(row.operation_id)] == [(1, 2), (1, 3)]
+    bad = (checkpoint(row, 4, path="operations/../x"),)
+    with pytest.raises(InvalidInput):
+        service.lose(row.operation_id, 2, FailureReason.HUNG, "", adopt=bad)
+
+
+def test_events_and_reserved_models_can_be_read_in_part(bench: Bench) -> None:
+    row, service = bench.running(), bench.service
+    first, *rest = service.events(row.operation_id)
+    assert service.events(row.operation_id, after=first.id) == tuple(rest)
+    reserved = service.reserve_model(row.operation_id, 1)
+    assert service.reserved_models(operation_id=row.operation_id) == (reserved,)
+    assert service.reserved_models(strategy_name="demo") == (reserved,)
+    assert service.reserved_models(strategy_name="other") == ()
+    assert service.models() == ()
 
 
 def test_completion_stores_the_model_and_dooms_the_checkpoints(bench: Bench) -> None:
@@ -476,6 +588,63 @@ def test_of_sixteen_threads_resuming_exactly_one_wins(bench: Bench) -> None:
     assert sorted(outcomes)[:15] == ["OPERATION_NOT_RESUMABLE"] * 15
     assert bench.service.get(row.operation_id).owner.id == sorted(outcomes)[15]
     assert bench.service.get(row.operation_id).attempt == 2
+
+
+def at_once(*acts: Callable[[], T]) -> list[T]:
+    """Return what the acts returned, each on a thread of its own."""
+    together = threading.Barrier(len(acts))
+
+    def act(which: Callable[[], T]) -> T:
+        together.wait(10)
+        return which()
+
+    with ThreadPoolExecutor(len(acts)) as pool:
+        return list(pool.map(act, acts))
+
+
+def test_of_submissions_with_one_request_id_at_once_there_is_one(bench: Bench) -> None:
+    """The second waits for the first, also before there is any row to lock."""
+    rows = at_once(*[lambda: bench.submit("r")] * 8)
+    assert {row.operation_id for row in rows} == {rows[0].operation_id}
+    assert bench.service.list()[1] == 1
+
+
+def test_models_reserved_at_once_get_versions_of_their_own(bench: Bench) -> None:
+    names = [bench.running(f"r{n}").operation_id for n in range(8)]
+    reserve = bench.service.reserve_model
+    models = at_once(*[partial(reserve, name, 1) for name in names])
+    assert sorted(model.version for model in models) == list(range(1, 9))
+
+
+def test_leases_are_renewed_while_everything_changes(bench: Bench) -> None:
+    """Verbs that lock many rows do not wait for each other in a circle, and lose nothing."""
+    service, rows = bench.service, [bench.running(f"r{n}") for n in range(6)]
+
+    def renew() -> None:
+        for _ in range(10):
+            service.renew(OWNER.id)
+            service.expire_checkpoints(timedelta(0))
+
+    def end(row: Operation) -> None:
+        bench.commit(row, 1)
+        service.finish_stopped(row.operation_id, 1, StopKind.SHUTDOWN)
+
+    at_once(renew, renew, *[partial(end, row) for row in rows])
+    service.expire_checkpoints(timedelta(0))
+    assert service.owned(OWNER.id) == ()
+    assert all(row.lease_expires_at is None for row in service.list()[0])
+    assert all(service.checkpoints(row.operation_id) == () for row in rows)
+
+
+def test_names_are_sorted_by_their_bytes(bench: Bench) -> None:
+    names = ["B", "a-b", "a_b", "ab", "b", "a"]
+    for n, name in enumerate(names):
+        asked = replace(request(), strategy_name=name)
+        row = bench.service.submit(asked, plan(), OWNER, f"r{n}")
+        bench.service.start(row.operation_id, OWNER.id)
+        bench.service.reserve_model(row.operation_id, 1)
+    found = [model.strategy_name for model in bench.service.reserved_models()]
+    assert found == sorted(names)
 
 
 def test_records_satisfy_the_contract(bench: Bench) -> None:

@@ -27,12 +27,12 @@ class Talking(LocalContext):
 
 
 def main(root: str, attempt: str, strategy: str) -> None:
-    dataset = make_dataset()
+    config = Strategy.model_validate_json(strategy)
+    dataset = make_dataset(regression=config.is_regression)
     context = Talking(Storage(Path(root)), OPERATION, int(attempt))
     latest = context.latest_checkpoint()
     resume = restore_from_checkpoint(latest) if latest else None
-    job = make_job(Strategy.model_validate_json(strategy), dataset)
-    fit(job, dataset, context, resume)
+    fit(make_job(config, dataset), dataset, context, resume)
 
 
 if __name__ == "__main__":

@@ -6,10 +6,12 @@ import random
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
-from tiny_training import OPERATION, Bench, make_strategy, outcome
+import pytest
+from tiny_training import MLP, OPERATION, REGRESSION, Bench, make_strategy, outcome, recurrent
 
-from ktrdr.checkpoints.commit import attempt_folder
+from ktrdr.checkpoints.commit import operation_folder
 from ktrdr.checkpoints.retention import sweep
 
 SCRIPT = Path(__file__).with_name("killed_training.py")
@@ -17,8 +19,15 @@ SEED = 20260101
 KILLS = 2
 
 
-def test_killed_at_random_batches_and_resumed_equals_straight(tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("model", "more"), [(MLP, {}), (recurrent("lstm"), REGRESSION)], ids=["mlp", "lstm regression"]
+)
+def test_killed_at_random_batches_and_resumed_equals_straight(
+    tmp_path: Path, model: dict[str, Any], more: dict[str, Any]
+) -> None:
     strategy = make_strategy(
+        model,
+        **more,
         epochs=100,
         lr_scheduler={"type": "cosine"},
         checkpoint={"every_epochs": 1, "every_seconds": 0.001},
@@ -37,8 +46,7 @@ def test_killed_at_random_batches_and_resumed_equals_straight(tmp_path: Path) ->
     assert resume is not None
     assert 0 == started_at[0] < started_at[-1] <= resume.manifest.epoch * 4 + resume.start_batch
     assert outcome(bench.complete(resume)) == expected, f"seed {SEED}"
-    left = {path.name for path in attempt_folder(bench.storage, OPERATION, 1).iterdir()}
-    assert not {name for name in left if name.startswith(".")}
+    assert not list(operation_folder(bench.storage, OPERATION).rglob(".*"))
 
 
 def _killed_after(arguments: list[str], batches: int) -> int:

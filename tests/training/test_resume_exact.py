@@ -13,58 +13,27 @@ from typing import Any
 
 import pytest
 import torch
-from tiny_training import BATCHES, EPOCHS, Bench, make_dataset, make_strategy, outcome
+from tiny_training import (
+    BATCHES,
+    EPOCHS,
+    MLP,
+    OPTIMIZERS,
+    REGRESSION,
+    SCHEDULERS,
+    Bench,
+    final_state,
+    make_dataset,
+    make_strategy,
+    outcome,
+    recurrent,
+    same,
+)
 
 from ktrdr.errors import CheckpointCorrupted, DataChanged
 from ktrdr.operations.model import CheckpointType
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.resume import TrainingResumeContext
 from ktrdr.training.state import plain_random_state, random_state, seed_everything
-
-OPTIMIZERS: dict[str, dict[str, Any]] = {
-    "adam": {"optimizer": "adam", "weight_decay": 0.01},
-    "adamw": {"optimizer": "adamw", "weight_decay": 0.01},
-    "sgd": {"optimizer": "sgd", "momentum": 0.9},
-    "rmsprop": {"optimizer": "rmsprop", "momentum": 0.5},
-}
-SCHEDULERS: dict[str, dict[str, Any] | None] = {
-    "constant": None,
-    "step": {"type": "step", "step_size": 1, "gamma": 0.5},
-    "exponential": {"type": "exponential", "gamma": 0.7},
-    "cosine": {"type": "cosine"},
-    "plateau": {"type": "reduce_on_plateau", "factor": 0.3, "patience": 0},
-}
-
-
-def final_state(bench: Bench) -> dict[str, Any]:
-    """Everything that the newest checkpoint holds, in comparable form."""
-    resume = bench.restored()
-    assert resume is not None
-    return {
-        "model": resume.model_weights,
-        "optimizer": resume.optimizer_state,
-        "scheduler": resume.scheduler_state,
-        "best": resume.best_model_weights,
-        "random": resume.random_states,
-        "loop": {
-            **dataclasses.asdict(resume.loop),
-            "seconds": None,
-            "history": [
-                {**row.metrics, "duration": None, "epoch": row.epoch}
-                for row in resume.training_history
-            ],
-        },
-    }
-
-
-def same(one: Any, two: Any) -> bool:
-    if isinstance(one, torch.Tensor):
-        return isinstance(two, torch.Tensor) and one.dtype == two.dtype and torch.equal(one, two)
-    if isinstance(one, dict):
-        return one.keys() == two.keys() and all(same(one[key], two[key]) for key in one)
-    if isinstance(one, list | tuple):
-        return len(one) == len(two) and all(map(same, one, two))
-    return bool(one == two)
 
 
 def strategy_of(optimizer: str, scheduler: str, **more: Any) -> Strategy:
@@ -117,6 +86,25 @@ def test_a_chain_of_resumes_equals_straight(tmp_path: Path, stops: tuple[int, ..
     assert outcome(bench.complete()) == expected
 
 
+FORECASTER: dict[str, Any] = {"model": recurrent("gru"), **REGRESSION}
+
+
+@pytest.mark.parametrize("stopping", [None, {"patience": 1, "min_delta": 1.0}], ids=str)
+@pytest.mark.parametrize("more", [{}, FORECASTER], ids=["mlp", "gru regression"])
+def test_with_nothing_left_to_train_it_completes_without_a_step(
+    tmp_path: Path, more: dict[str, Any], stopping: dict[str, Any] | None
+) -> None:
+    strategy = make_strategy(**more, early_stopping=stopping)
+    straight = Bench(tmp_path / "straight", strategy).complete()
+    assert straight.epochs == (2 if stopping else EPOCHS)
+    bench = Bench(tmp_path / "stopped", strategy)
+    bench.stop(straight.epochs * BATCHES)
+    bench.stop(straight.epochs * BATCHES)
+    result = bench.complete()
+    assert bench.context.history == []
+    assert outcome(result) == outcome(straight)
+
+
 def test_early_stopping_counters_survive_a_stop_anywhere(tmp_path: Path) -> None:
     strategy = make_strategy(
         epochs=12, early_stopping={"patience": 2, "min_delta": 0.02}, learning_rate=0.3
@@ -166,36 +154,54 @@ LEFT_OUT: dict[str, Callable[[TrainingResumeContext], dict[str, Any]]] = {
 }
 
 
-CONTROL = make_strategy(
-    epochs=8,
-    learning_rate=0.2,
-    lr_scheduler={"type": "reduce_on_plateau", "factor": 0.5, "patience": 1},
-    early_stopping={"patience": 3, "min_delta": 0.01},
-    seed=13,
-)
-"""Its best epoch is an early one, then it gets worse: so every part of the state matters."""
+def _control(
+    model: dict[str, Any], learning_rate: float, min_delta: float, seed: int, **training: Any
+) -> Strategy:
+    return make_strategy(
+        model,
+        epochs=8,
+        learning_rate=learning_rate,
+        lr_scheduler={"type": "reduce_on_plateau", "factor": 0.5, "patience": 1},
+        early_stopping={"patience": 3, "min_delta": min_delta},
+        seed=seed,
+        **training,
+    )
+
+
+CONTROLS = {
+    "mlp": _control(MLP, 0.2, 0.01, 13),
+    "lstm": _control(recurrent("lstm"), 0.05, 0.01, 15),
+    "gru": _control(recurrent("gru"), 0.05, 0.01, 15),
+    "mlp regression": _control(MLP, 0.05, 1e-6, 21, **REGRESSION),
+    "gru regression": _control(recurrent("gru"), 0.05, 1e-6, 19, **REGRESSION),
+}
+"""Their best epoch is an early one, then they get worse: so every part of the state matters."""
 CONTROL_STOP = 3 * BATCHES + 2
 
 
-def _stopped(root: Path) -> tuple[Bench, TrainingResumeContext]:
-    bench = Bench(root, CONTROL)
+def _stopped(root: Path, control: str) -> tuple[Bench, TrainingResumeContext]:
+    bench = Bench(root, CONTROLS[control])
     bench.stop(CONTROL_STOP)
     resume = bench.restored()
     assert resume is not None
     return bench, resume
 
 
-def test_the_whole_state_of_the_controls_is_enough(tmp_path: Path) -> None:
-    straight = Bench(tmp_path / "straight", CONTROL).complete()
-    bench, resume = _stopped(tmp_path / "stopped")
+@pytest.mark.parametrize("control", CONTROLS)
+def test_the_whole_state_of_the_controls_is_enough(tmp_path: Path, control: str) -> None:
+    straight = Bench(tmp_path / "straight", CONTROLS[control]).complete()
+    bench, resume = _stopped(tmp_path / "stopped", control)
     assert outcome(bench.complete(resume)) == outcome(straight)
     assert outcome(bench.complete(resume)) == outcome(straight), "its first use changed it"
 
 
 @pytest.mark.parametrize("part", LEFT_OUT)
-def test_leaving_a_part_of_the_state_out_is_noticed(tmp_path: Path, part: str) -> None:
-    straight = Bench(tmp_path / "straight", CONTROL).complete()
-    bench, resume = _stopped(tmp_path / "stopped")
+@pytest.mark.parametrize("control", CONTROLS)
+def test_leaving_a_part_of_the_state_out_is_noticed(
+    tmp_path: Path, control: str, part: str
+) -> None:
+    straight = Bench(tmp_path / "straight", CONTROLS[control]).complete()
+    bench, resume = _stopped(tmp_path / "stopped", control)
     damaged = dataclasses.replace(resume, **LEFT_OUT[part](resume))
     try:
         different = outcome(bench.complete(damaged)) != outcome(straight)
@@ -219,8 +225,8 @@ def test_the_resume_context_says_what_it_goes_on_from(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        make_strategy(hidden=(6, 6)),
-        make_strategy(hidden=(6,)),
+        make_strategy({"type": "mlp", "architecture": {"hidden_layers": [6, 6]}}),
+        make_strategy({"type": "mlp", "architecture": {"hidden_layers": [6]}}),
         make_strategy(optimizer="sgd"),
         make_strategy(lr_scheduler={"type": "cosine"}),
     ],

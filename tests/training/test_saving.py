@@ -30,7 +30,7 @@ from ktrdr.training import trainer
 from ktrdr.training.context import LocalContext
 from ktrdr.training.evaluate import evaluate
 from ktrdr.training.learner import Learner
-from ktrdr.training.losses import Criterion
+from ktrdr.training.losses import ClassCriterion
 from ktrdr.training.resume import restore_from_checkpoint
 from ktrdr.training.trainer import Completed, Stopped, fit
 from ktrdr.training.writer import CheckpointWriter
@@ -266,7 +266,7 @@ def test_an_error_inside_a_step_is_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     context = Recording(make_storage(tmp_path))
-    monkeypatch.setattr(Criterion, "mean", _fails_once(Criterion.mean, BATCHES + 2))
+    monkeypatch.setattr(ClassCriterion, "mean", _fails_once(ClassCriterion.mean, BATCHES + 2))
     with pytest.raises(RuntimeError, match="out of luck"):
         train(context)
     assert context.committed == [(CheckpointType.INITIAL, 0, 0)]

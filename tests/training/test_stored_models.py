@@ -5,18 +5,17 @@ from __future__ import annotations
 import io
 import pickle
 import sys
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from tiny_training import OPERATION, Bench, make_dataset, make_strategy
+from tiny_training import Bench, make_dataset, make_strategy, stored
 
 from ktrdr.checkpoints.commit import write_checkpoint
-from ktrdr.checkpoints.manifest import Header, ModelHeader
-from ktrdr.checkpoints.models import read_model, write_model
+from ktrdr.checkpoints.manifest import Header
+from ktrdr.checkpoints.models import read_model
 from ktrdr.errors import CheckpointCorrupted
 from ktrdr.training.context import CheckpointFolder
 from ktrdr.training.environment import differences, environment
@@ -24,36 +23,10 @@ from ktrdr.training.models import (
     build_model,
     load_model,
     load_state,
-    model_files,
     save_state,
     weights_digest,
 )
 from ktrdr.training.resume import restore_from_checkpoint
-
-
-def stored(bench: Bench, **changes: Any) -> ModelHeader:
-    """Train, and store the model as version 1."""
-    result = bench.complete()
-    fields: dict[str, Any] = {
-        "strategy_name": "tiny",
-        "version": 1,
-        "operation_id": OPERATION,
-        "attempt": bench.attempt,
-        "weights_digest": result.weights_digest,
-        "epochs": result.epochs,
-        "best_epoch": result.best_epoch,
-        "metrics": result.metrics,
-        "input_names": list(bench.dataset.input_names),
-        "class_names": list(bench.dataset.class_names),
-        "strategy_fingerprint": "a",
-        "data_fingerprint": "b",
-        "dataset_digest": bench.dataset.digest,
-        "environment": {},
-        "created_at": datetime(2026, 1, 1, tzinfo=UTC),
-    }
-    header = ModelHeader(**(fields | changes))
-    write_model(bench.storage, header, model_files(bench.strategy, result.weights))
-    return header
 
 
 def test_a_stored_model_loads_again_and_gives_the_same_outputs(tmp_path: Path) -> None:

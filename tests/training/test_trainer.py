@@ -27,7 +27,7 @@ from ktrdr.training.batches import Split, permutation
 from ktrdr.training.context import LocalContext
 from ktrdr.training.evaluate import evaluate
 from ktrdr.training.learner import Learner, Place
-from ktrdr.training.losses import Criterion, class_weights
+from ktrdr.training.losses import ClassCriterion, class_weights, make_criterion
 from ktrdr.training.models import weights_digest
 from ktrdr.training.state import NonFiniteLoss
 from ktrdr.training.trainer import Completed, Stopped, fit
@@ -54,10 +54,10 @@ def test_the_model_returned_is_that_of_the_best_epoch(tmp_path: Path) -> None:
     dataset, strategy = make_dataset(), make_strategy(**GETS_WORSE)
     learner = Learner(strategy, dataset, Place(CPU, 0, lambda: 0.0))
     learner.model.load_state_dict(result.weights)
-    split = Split(dataset, dataset.splits.validation, CPU)
-    train_labels = Split(dataset, dataset.splits.train, CPU).labels
-    criterion = Criterion(class_weights(train_labels, 3), None)
-    assert evaluate(learner.model, split, criterion, 3)[0] == min(losses)
+    split = Split(dataset, dataset.splits.validation, CPU, None)
+    train_labels = Split(dataset, dataset.splits.train, CPU, None).labels
+    criterion = make_criterion(strategy.training, train_labels, dataset.class_names)
+    assert evaluate(learner.model, split, criterion).loss == min(losses)
 
 
 def test_best_weights_are_no_alias_of_the_live_ones() -> None:
@@ -205,9 +205,9 @@ def test_focal_loss_with_gamma_zero_is_cross_entropy() -> None:
     torch.manual_seed(0)
     outputs, labels = torch.randn(50, 3), torch.randint(3, (50,))
     weights = class_weights(labels, 3)
-    plain, focal = Criterion(weights, None), Criterion(weights, 0.0)
+    plain, focal, strong = (ClassCriterion(weights, g, ("a", "b", "c")) for g in (None, 0.0, 2.0))
     torch.testing.assert_close(plain.mean(outputs, labels), focal.mean(outputs, labels))
-    assert Criterion(weights, 2.0).mean(outputs, labels) < plain.mean(outputs, labels)
+    assert strong.mean(outputs, labels) < plain.mean(outputs, labels)
 
 
 def test_a_shuffle_depends_on_seed_and_epoch_only() -> None:
@@ -273,7 +273,7 @@ def test_a_stop_is_saved_at_the_next_batch(
 @pytest.mark.parametrize("part", ["weights", "optimizer", "loss"])
 def test_no_part_of_a_snapshot_may_be_no_number(part: str) -> None:
     learner = Learner(make_strategy(), make_dataset(), Place(CPU, 0, lambda: 0.0))
-    inputs, labels = learner.remaining_batches()[0]
+    inputs, labels = next(iter(learner.remaining_batches()))
     learner.step(inputs, labels)
     learner.snapshot(CheckpointType.PERIODIC)
     with torch.no_grad():

@@ -18,7 +18,13 @@ from ktrdr.checkpoints.commit import attempt_folder, write_checkpoint
 from ktrdr.checkpoints.manifest import Header, Manifest, NotAManifest, decode, encode, list_files
 from ktrdr.checkpoints.retention import remove_doomed, sweep
 from ktrdr.checkpoints.storage import MARKER, Files, Storage
-from ktrdr.checkpoints.verify import found, latest_good, read_checkpoint, verify_checkpoint
+from ktrdr.checkpoints.verify import (
+    found,
+    inspect_rows,
+    latest_good,
+    read_checkpoint,
+    verify_checkpoint,
+)
 from ktrdr.errors import (
     CheckpointCorrupted,
     CheckpointNotFound,
@@ -159,16 +165,41 @@ def test_every_damaged_file_is_named_at_once(storage: Storage) -> None:
 
 
 def test_a_file_of_another_checkpoint_is_found(storage: Storage) -> None:
-    _, one = write(storage, 1)
-    _, two = write(storage, 2)
+    distinct = {name: data + b"2" for name, data in FILES.items()}
+    one = storage.at(write_checkpoint(storage, header(1), FILES).path)
+    two = storage.at(write_checkpoint(storage, header(2), distinct).path)
 
-    for name in ("loop.pt", "manifest.json"):
+    for name in (*FILES, "manifest.json"):
         kept = (one / name).read_bytes()
         (one / name).write_bytes((two / name).read_bytes())
-        with pytest.raises(CheckpointCorrupted):
+        with pytest.raises(CheckpointCorrupted) as caught:
             verify_checkpoint(one)
+        named = set(caught.value.details["files"])
+        assert named == (set(FILES) if name == "manifest.json" else {name})
         (one / name).write_bytes(kept)
     verify_checkpoint(one)
+
+
+@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
+@pytest.mark.parametrize("name", FILES)
+def test_an_inspection_tells_of_every_file(storage: Storage, name: str, damage: Damage) -> None:
+    row, directory = write(storage, 1)
+    damage(directory / name)
+    [(_, found)] = inspect_rows(storage, [row])
+    assert set(found) == {*FILES, "manifest.json"}
+    assert {other for other, state in found.items() if state == "ok"} == set(found) - {name}
+    assert (found[name] == "missing") == (not os.path.lexists(directory / name))
+
+
+def test_an_inspection_of_what_is_not_there_or_another_says_so(storage: Storage) -> None:
+    rows = [write(storage, number)[0] for number in (1, 2, 3)]
+    one, two, three = (storage.at(row.path) for row in rows)
+    os.rename(one, one.with_name("aside"))
+    os.rename(two, one)
+    (three / "manifest.json").unlink()
+    found = [files for _, files in inspect_rows(storage, rows)]
+    assert found[0]["manifest.json"] == "of another checkpoint"
+    assert found[1:] == [{".": "missing"}, {"manifest.json": "missing"}]
 
 
 def test_a_manifest_of_a_newer_or_foreign_format_says_so() -> None:
@@ -235,6 +266,8 @@ def test_an_unmounted_share_is_not_a_corrupt_checkpoint(storage: Storage) -> Non
         latest_good(storage, [row])
     with pytest.raises(StorageUnavailable, match="mounted"):
         remove_doomed(storage, [row_of(NewCheckpoint(**_new_fields(row)), doomed=True)])
+    with pytest.raises(StorageUnavailable, match="mounted"):
+        inspect_rows(storage, [row])
     with pytest.raises(StorageUnavailable, match="mounted"):
         write_checkpoint(storage, header(2), FILES)
     assert list(storage.root.iterdir()) == []

@@ -14,7 +14,7 @@ import pytest
 from ktrdr.cli.command import Call
 from ktrdr.cli.follow import Progress, best_epoch, follow
 from ktrdr.cli.interrupts import SIGNALS, Interrupts, Stopped
-from ktrdr.errors import OperationNotCancellable
+from ktrdr.errors import OperationNotCancellable, OperationRunning
 
 NAME = "op_training_20240101_000000_00000000"
 CALL = Call(None, None, None, as_json=True)
@@ -27,6 +27,7 @@ def record(status: str = "running", phase: str | None = "training", epoch: int =
         "status": status,
         "phase": phase,
         "attempt": 1,
+        "owner": {"kind": "embedded", "host": "here", "pid": 7, "alive": status != "failed"},
         "progress": {**progress, "metrics": None},
         "error": {"message": "it broke"} if status == "failed" else None,
         "checkpoint": {"epoch": epoch},
@@ -41,6 +42,7 @@ class Scripted:
         self.early = early
         self.done: list[str] = []
         self.refuses_cancel = False
+        self.happened: list[dict[str, Any]] = []
 
     def __enter__(self) -> Self:
         return self
@@ -58,6 +60,9 @@ class Scripted:
 
     def history(self) -> list[dict[str, Any]]:
         return []
+
+    def events(self, after: int = 0) -> list[dict[str, Any]]:
+        return [event for event in self.happened if event["id"] > after]
 
     def cancel(self) -> None:
         self.done.append("cancel")
@@ -110,6 +115,14 @@ def test_the_exit_status_says_how_it_ended(
     assert (f"operations resume {NAME}" in printed.err) == (status != "completed")
 
 
+def test_a_run_that_somebody_took_over_is_left_to_them(interrupts: Interrupts) -> None:
+    theirs = record() | {"owner": {"kind": "embedded", "host": "there", "pid": 8, "alive": True}}
+    script = Scripted([record, lambda: theirs, signalled(signal.SIGINT, theirs)])
+    with pytest.raises(OperationRunning, match="process 8 on there"):
+        run(script, interrupts)
+    assert script.done == ["launch"]
+
+
 @pytest.mark.parametrize("number", SIGNALS)
 def test_first_signal_cancels_second_kills(number: int, interrupts: Interrupts) -> None:
     script = Scripted(
@@ -149,6 +162,31 @@ def test_before_anything_is_recorded_a_signal_just_ends_the_command(
     with pytest.raises(Stopped, match="before anything was recorded") as stopped:
         interrupts.leave_if_asked()
     assert stopped.value.exit_status == 130
+
+
+def test_new_warnings_are_said_once_also_the_last_one(
+    interrupts: Interrupts, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def happens(event: str, message: str, then: Any) -> Callable[[], Any]:
+        def look() -> Any:
+            number = len(script.happened) + 1
+            script.happened.append({"id": number, "event": event, "details": {"message": message}})
+            return then
+
+        return look
+
+    script = Scripted([])
+    happens("warned", "of an earlier attempt", None)()
+    script.looks = [
+        record,
+        happens("warned", "disk full", record()),
+        record,
+        happens("reported", "no trouble", record()),
+        happens("warned", "last one not saved", record("cancelled", None)),
+    ]
+    run(script, interrupts)
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning")]
+    assert said == ["warning: disk full", "warning: last one not saved"]
 
 
 def test_without_a_terminal_epochs_are_said_every_few_seconds_only(

@@ -14,7 +14,8 @@ from ktrdr.errors import InvalidData
 from ktrdr.features.dataset import Dataset, build_dataset, dataset_digest, split_rows
 from ktrdr.features.labels import make_labels
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.strategy.schema import DataSplit, Strategy
+from ktrdr.strategy.schema import Strategy
+from ktrdr.strategy.training import DataSplit
 
 HOLD_BARS = 24
 LABELS: dict[str, dict[str, Any]] = {
@@ -26,12 +27,22 @@ LABELS: dict[str, dict[str, Any]] = {
         "sl_multiplier": 4,
         "vol_span": 20,
     },
+    "forward_return": {"source": "forward_return", "horizon": HOLD_BARS},
 }
 BARS = sample_bars(rows=3000)
 
 
-def make_strategy(labels: str = "triple_barrier", **training: Any) -> Strategy:
-    data = {
+VALUES = ("forward_return",)
+
+
+def sequences(length: int) -> dict[str, Any]:
+    return {"type": "gru", "architecture": {"sequence_length": length}}
+
+
+def make_strategy(
+    labels: str = "triple_barrier", length: int | None = None, **training: Any
+) -> Strategy:
+    data: dict[str, Any] = {
         "name": "test",
         "training_data": {
             "symbols": {"symbol": "SAMPLE"},
@@ -41,7 +52,8 @@ def make_strategy(labels: str = "triple_barrier", **training: Any) -> Strategy:
         "indicators": {"r": {"type": "rsi"}},
         "fuzzy_sets": {"level": {"indicator": "r", "low": [0, 30, 50], "high": [50, 70, 100]}},
         "nn_inputs": [{"fuzzy_set": "level"}],
-        "model": {"type": "mlp"},
+        "model": sequences(length) if length else {"type": "mlp"},
+        "decisions": {"output_format": "regression" if labels in VALUES else "classification"},
         "training": {"labels": LABELS[labels], **training},
     }
     return validate_strategy(data, "test")
@@ -79,8 +91,9 @@ def test_splits_follow_time_and_their_shares(labels: str) -> None:
     assert (np.diff(dataset.timestamps) > 0).all()
 
 
-def test_the_purge_of_a_fixed_horizon_drops_exactly_its_bars() -> None:
-    parts = build_dataset(make_strategy(), BARS).splits
+@pytest.mark.parametrize("labels", ["triple_barrier", "forward_return"])
+def test_the_purge_of_a_fixed_horizon_drops_exactly_its_bars(labels: str) -> None:
+    parts = build_dataset(make_strategy(labels), BARS).splits
     assert parts.validation.start - parts.train.stop == HOLD_BARS
     assert parts.test.start - parts.validation.stop == HOLD_BARS
 
@@ -151,6 +164,47 @@ def test_too_little_data_is_refused_with_numbers(rows: int) -> None:
 def test_a_class_that_never_occurs_in_training_is_refused_with_the_counts() -> None:
     with pytest.raises(InvalidData, match=r"no BUY .*among the 589 training rows \(BUY 0, "):
         build_dataset(make_strategy(), falling())
+
+
+def test_the_labels_of_a_regression_are_values_without_names() -> None:
+    dataset = build_dataset(make_strategy("forward_return"), BARS)
+    assert dataset.labels.dtype == np.float32
+    assert dataset.class_names == ()
+    first = bar_of(dataset, 0)
+    change = BARS.close[first + HOLD_BARS] / BARS.close[first] - 1
+    assert dataset.labels[0] == np.float32(change)
+
+
+def test_a_price_that_does_not_move_teaches_nothing() -> None:
+    prices = np.full(1000, 100.0)
+    still = replace(sample_bars(rows=1000), open=prices, high=prices, low=prices, close=prices)
+    with pytest.raises(InvalidData, match="are 0 in all 589 training rows: there is nothing"):
+        build_dataset(make_strategy("forward_return"), still)
+
+
+@pytest.mark.parametrize("labels", ["triple_barrier", "forward_return"])
+def test_a_split_needs_a_whole_sequence_and_says_how_long_it_is(labels: str) -> None:
+    rows = len(build_dataset(make_strategy(labels), BARS).splits.validation)
+    build_dataset(make_strategy(labels, length=rows), BARS)
+    expected = rf"the validation split has {rows:,} rows, too few for one sequence of {rows + 1:,} "
+    with pytest.raises(InvalidData, match=expected):
+        build_dataset(make_strategy(labels, length=rows + 1), BARS)
+
+
+def test_a_split_without_a_share_needs_no_sequence() -> None:
+    split = {"train": 1.0, "validation": 0.0, "test": 0.0}
+    dataset = build_dataset(make_strategy(length=2000, data_split=split), BARS)
+    assert len(dataset.splits.validation) == 0
+
+
+def test_a_class_only_among_the_rows_before_the_first_sequence_is_refused() -> None:
+    labels = build_dataset(make_strategy(), BARS).labels[:2000]
+    last = min(int(np.flatnonzero(labels == value)[-1]) for value in range(3))
+    split = {"train": 1.0, "validation": 0.0, "test": 0.0}
+    bars = BARS.rows(0, bar_of(build_dataset(make_strategy(), BARS), 1999) + HOLD_BARS + 1)
+    build_dataset(make_strategy(length=last + 1, data_split=split), bars)
+    with pytest.raises(InvalidData, match=r"no (BUY|HOLD|SELL) among the"):
+        build_dataset(make_strategy(length=last + 2, data_split=split), bars)
 
 
 def falling() -> Bars:

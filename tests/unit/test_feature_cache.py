@@ -11,7 +11,7 @@ import pytest
 
 from ktrdr.data.bars import Bars
 from ktrdr.data.sample import sample_bars
-from ktrdr.errors import StorageUnavailable
+from ktrdr.errors import InvalidData, StorageUnavailable
 from ktrdr.features.cache import cached_dataset, dataset_key
 from ktrdr.features.dataset import Dataset, build_dataset
 from ktrdr.strategy.loading import validate_strategy
@@ -29,6 +29,12 @@ DATA: dict[str, Any] = {
     "fuzzy_sets": {"level": {"indicator": "r", "low": [0, 30, 50], "high": [50, 70, 100]}},
     "nn_inputs": [{"fuzzy_set": "level"}],
     "model": {"type": "mlp"},
+}
+
+
+REGRESSION: dict[str, Any] = {
+    "decisions": {"output_format": "regression"},
+    "training": {"labels": {"source": "forward_return"}},
 }
 
 
@@ -60,6 +66,24 @@ def test_a_cached_dataset_is_the_computed_one_and_cannot_be_written(tmp_path: Pa
     assert [path.name for path in (tmp_path / "features").iterdir()] == [entry_of(tmp_path).name]
 
 
+def test_values_survive_the_cache_as_values(tmp_path: Path) -> None:
+    strategy = make_strategy(**REGRESSION)
+    for _ in range(2):
+        dataset = cached_dataset(tmp_path, strategy, BARS)
+        assert same(dataset, build_dataset(strategy, BARS))
+        assert dataset.labels.dtype == np.float32
+
+
+def test_sequences_that_a_split_is_too_short_for_are_refused_beside_a_cached_dataset(
+    tmp_path: Path,
+) -> None:
+    cached_dataset(tmp_path, make_strategy(), BARS)
+    model = {"type": "lstm", "architecture": {"sequence_length": 500}}
+    for _ in range(2):
+        with pytest.raises(InvalidData, match="one sequence of 500"):
+            cached_dataset(tmp_path, make_strategy(model=model), BARS)
+
+
 def test_the_second_time_nothing_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -78,6 +102,8 @@ def test_the_second_time_nothing_is_computed(
         {"training": {"labels": {"source": "zigzag", "zigzag_threshold": 0.03}}},
         {"training": {"data_split": {"train": 0.6, "validation": 0.2, "test": 0.2}}},
         {"training_data": {**DATA["training_data"], "history_required": 101}},
+        {"model": {"type": "gru", "architecture": {"sequence_length": 5}}},
+        REGRESSION,
     ],
 )
 def test_whatever_shapes_the_dataset_shapes_its_key(parts: dict[str, Any]) -> None:

@@ -13,8 +13,18 @@ import talib
 
 from ktrdr.data.bars import Bars
 from ktrdr.data.sample import sample_bars
-from ktrdr.features.labels import BUY, CLASS_NAMES, HOLD, SELL, Labels, make_labels
-from ktrdr.strategy.schema import TripleBarrierLabels, ZigzagLabels
+from ktrdr.errors import InvalidData
+from ktrdr.features.labels import (
+    BUY,
+    CLASS_NAMES,
+    HOLD,
+    SELL,
+    Labels,
+    LabelSpec,
+    class_names,
+    make_labels,
+)
+from ktrdr.strategy.training import ForwardReturnLabels, TripleBarrierLabels, ZigzagLabels
 
 
 def spec(**keys: Any) -> TripleBarrierLabels:
@@ -180,11 +190,43 @@ def test_a_market_without_a_swing_has_no_label() -> None:
     assert not zigzag_of([100 + i % 2 for i in range(50)], 0.02).valid.any()
 
 
+def returns_over(horizon: int) -> ForwardReturnLabels:
+    return ForwardReturnLabels(source="forward_return", horizon=horizon)
+
+
+@pytest.mark.parametrize("horizon", [1, 20, 99])
+def test_a_forward_return_is_the_change_of_the_close(horizon: int) -> None:
+    bars = sample_bars(rows=100, seed=4)
+    labels = make_labels(returns_over(horizon), bars)
+    closes = bars.close.tolist()
+    expected = [closes[row + horizon] / closes[row] - 1 for row in range(100 - horizon)]
+    assert labels.values.dtype == np.float32
+    assert labels.values[labels.valid].tolist() == [float(np.float32(x)) for x in expected]
+    assert np.flatnonzero(labels.valid).tolist() == list(range(100 - horizon))
+    assert (labels.known_at - np.arange(100) == horizon).all()
+    assert class_names(returns_over(horizon)) == ()
+
+
+@pytest.mark.parametrize("rows", [0, 1, 20])
+def test_a_forward_return_beyond_the_last_bar_is_no_label(rows: int) -> None:
+    labels = make_labels(returns_over(20), sample_bars(rows=20).rows(0, rows))
+    assert len(labels.values) == rows
+    assert not labels.valid.any()
+
+
+def test_a_return_that_float32_cannot_hold_is_refused_with_its_row() -> None:
+    bars = sample_bars(rows=50)
+    bars.close[30] = bars.high[30] = 1e300
+    with pytest.raises(InvalidData, match=r"SAMPLE 1h changes too much .* of row 25"):
+        make_labels(returns_over(5), bars)
+
+
 @pytest.mark.parametrize(
-    "wanted", [spec(max_holding_period=12), spec(vol_method="close"), ZigzagLabels()]
+    "wanted",
+    [spec(max_holding_period=12), spec(vol_method="close"), ZigzagLabels(), returns_over(7)],
 )
 def test_a_label_depends_on_no_bar_after_the_one_it_is_known_at(
-    wanted: TripleBarrierLabels | ZigzagLabels,
+    wanted: LabelSpec,
 ) -> None:
     bars = sample_bars(rows=600, seed=5)
     labels = make_labels(wanted, bars)

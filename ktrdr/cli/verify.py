@@ -1,0 +1,129 @@
+"""`ktrdr verify-resume`: proof on one's own strategy and bars that a resume changes nothing."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from ktrdr.cli import render
+from ktrdr.cli.command import Call, command, names
+from ktrdr.cli.interrupts import Interrupts, Stopped, disregard_signals
+
+if TYPE_CHECKING:
+    from ktrdr.runtime.rehearsal.conducting import Glance
+
+_DIFFERENT = 1
+_PLAIN_LINE_EVERY_S = 5.0
+
+
+def add_to(app: typer.Typer) -> None:
+    command(app, "verify-resume")(verify_resume)
+
+
+def verify_resume(
+    call: Call,
+    strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A strategy's YAML file.")],
+    symbols: Annotated[
+        str | None, typer.Option(help="Symbols, separated by commas, instead of the strategy's.")
+    ] = None,
+    timeframes: Annotated[
+        str | None, typer.Option(help="Timeframes, separated by commas, instead of its own.")
+    ] = None,
+    start_date: Annotated[str | None, typer.Option(help="First day to use, YYYY-MM-DD.")] = None,
+    end_date: Annotated[
+        str | None, typer.Option(help="Last day to use, YYYY-MM-DD, whole.")
+    ] = None,
+    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of its own.")] = None,
+    seed: Annotated[
+        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed, instead of its own.")
+    ] = None,
+    kills: Annotated[
+        int, typer.Option(min=1, max=1000, help="How often to interrupt it: stops and SIGKILLs.")
+    ] = 3,
+    chaos_seed: Annotated[
+        int | None, typer.Option(min=0, help="Draw the interruptions of an earlier run again.")
+    ] = None,
+) -> int:
+    """Train twice, straight and with stops and kills at random batches, and compare.
+
+    Both trainings happen in a temporary folder; operations, models and checkpoints are left as
+    they are. Exit status: 0 equal in every epoch and at the end, 1 different, 130 interrupted.
+    """
+    from ktrdr.checkpoints.storage import Storage
+    from ktrdr.runtime.rehearsal.conducting import Audience, rehearse
+    from ktrdr.runtime.submitting import Overrides, prepare
+
+    interrupts = Interrupts()
+    interrupts.install()
+    overrides = Overrides(
+        symbols=names(symbols, "--symbols"),
+        timeframes=names(timeframes, "--timeframes"),
+        start_date=start_date,
+        end_date=end_date,
+        epochs=epochs,
+        seed=seed,
+    )
+    request, plan = prepare(Path(strategy), overrides, Storage(call.settings().storage))
+    interrupts.install()  # again: polars, loaded meanwhile, has a SIGINT handler of its own
+    drawn_from = secrets.randbelow(2**32) if chaos_seed is None else chaos_seed
+    render.say(f"interruptions are drawn from --chaos-seed {drawn_from}")
+    with render.live_line() as live:
+        follower = _Follower(interrupts, live)
+        audience = Audience(follower.show, render.say)
+        found = rehearse(request, plan, kills, drawn_from, audience).document()
+    call.answer(found, lambda: _findings(found))
+    return 0 if found["equal"] else _DIFFERENT
+
+
+class _Follower:
+    """Shows where it stands: one live line on a terminal, elsewhere a line now and then."""
+
+    def __init__(self, interrupts: Interrupts, live: Any) -> None:
+        self._interrupts = interrupts
+        self._live = live
+        self._said_at = 0.0
+
+    def show(self, glance: Glance) -> None:
+        if self._interrupts.count:
+            disregard_signals()  # what follows tidies up
+            raise Stopped("stopped: nothing was compared, and nothing is left behind")
+        line = f"{glance.training} training, attempt {glance.attempt}: "
+        line += f"epoch {glance.epoch}/{glance.epochs}" if glance.epochs else "starting"
+        if self._live is not None:
+            self._live(line)
+        elif time.monotonic() - self._said_at >= _PLAIN_LINE_EVERY_S:
+            self._said_at = time.monotonic()
+            render.say(line)
+
+
+def _findings(found: Mapping[str, Any]) -> str:
+    hits = found["interruptions"]
+    pairs = [
+        ("resumed is", "equal to straight, bit for bit" if found["equal"] else "DIFFERENT"),
+        ("first difference", _difference(found["first_difference"])),
+        ("epochs", found["epochs"]),
+        ("interruptions", "; ".join(map(_hit, hits)) or "none: the training ended before"),
+        *((f"weights, {name}", digest) for name, digest in found["digests"].items()),
+        ("drawn from", f"--chaos-seed {found['seed']}"),
+    ]
+    return render.fields(pairs)
+
+
+def _difference(difference: Mapping[str, Any] | None) -> str | None:
+    if difference is None:
+        return None
+    parts, epoch = ", ".join(difference["parts"]), difference["epoch"]
+    if epoch is None:
+        return f"in the outcome, after equal epochs: {parts}"
+    by = f", attempt {difference['attempt']}" if difference["attempt"] else ""
+    return f"in epoch {epoch}{by}: {parts}"
+
+
+def _hit(hit: Mapping[str, Any]) -> str:
+    saving = " while saving" if hit["saving"] else ""
+    return f"{hit['kind']} after epoch {hit['epoch']} batch {hit['batch']}{saving}"

@@ -1,0 +1,13 @@
+"""The Python API: submit a training, watch it, stop it, resume it, use its model.
+
+from ktrdr import Client
+op = Client().train("strategies/trend_follower.yaml", symbols=["EURUSD"], timeframes=["5m"])
+op.wait()
+"""
+
+from __future__ import annotations
+
+from ktrdr.client.client import Client
+from ktrdr.client.operation import Operation
+
+__all__ = ["Client", "Operation"]

@@ -1,0 +1,193 @@
+"""A handle on one operation."""
+
+from __future__ import annotations
+
+import secrets
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ktrdr.checkpoints.storage import Storage
+from ktrdr.errors import ClusterUnavailable, Usage
+from ktrdr.operations import records
+from ktrdr.operations.explaining import explanation
+from ktrdr.operations.model import Status
+from ktrdr.runtime.processes import looked_after, seen_dead
+
+if TYPE_CHECKING:
+    from ktrdr.client.client import Client
+    from ktrdr.training.models import LoadedModel
+
+POLL_S = 0.2
+OWNERLESS_AFTER_S = 10.0
+
+Record = dict[str, Any]
+
+
+class Operation:
+    """A handle on one operation; everything it says is read from the store."""
+
+    def __init__(self, client: Client, operation_id: str) -> None:
+        self._client = client
+        self.id = operation_id
+
+    def __repr__(self) -> str:
+        return f"Operation({self.id!r})"
+
+    def record(self) -> Record:
+        """The operation record, as `ktrdr operations status --json` prints it."""
+        service = self._client.service
+        row, latest = service.get(self.id), service.latest_checkpoint(self.id)
+        return self._client.record_of(row, latest, service.now())
+
+    def wait(
+        self, timeout: float | None = None, on_record: Callable[[Record], None] | None = None
+    ) -> Record:
+        """Follow until it ends, and return its last record; leaving changes nothing.
+
+        Raises:
+            TimeoutError: it has not ended yet.
+            ClusterUnavailable: nobody looks after it any more: `resume` takes it over.
+        """
+        started, ownerless_since = time.monotonic(), None
+        while True:
+            record = self.record()
+            if on_record is not None:
+                on_record(record)
+            if Status(record["status"]).terminal:
+                return record
+            now = time.monotonic()
+            ownerless_since = None if record["owner"]["alive"] else ownerless_since or now
+            if ownerless_since and now - ownerless_since > OWNERLESS_AFTER_S:
+                raise ClusterUnavailable(
+                    f"{self.id} is {record['status']} but nobody looks after it:"
+                    f" take it over with `ktrdr operations resume {self.id}`"
+                )
+            if timeout is not None and now - started >= timeout:
+                raise TimeoutError(f"{self.id} is still {record['status']} after {timeout} s")
+            time.sleep(POLL_S)
+
+    def cancel(self, wait: bool = False, timeout: float | None = None) -> Record:
+        """Ask for the end; with `wait`, return when it has come.
+
+        Raises:
+            OperationNotCancellable: it completed or failed first.
+        """
+        service, request_id = self._client.service, secrets.token_hex(16)
+        row = service.get(self.id)
+        dead = row.owner.id if seen_dead(row.owner) else None
+        service.request_cancel(self.id, row.attempt, request_id, dead)
+        return self.wait(timeout) if wait else self.record()
+
+    def resume(self, *, strategy: str | Path | None = None, allow_changes: bool = False) -> Record:
+        """Continue from the latest good checkpoint; returns when it is launched.
+
+        Args:
+            strategy: the strategy's file, where it is not where it was.
+            allow_changes: train on with what was changed in it; see docs/resume.md for what can.
+
+        Raises:
+            OperationNotResumable, StrategyNotFound, InvalidStrategy, StrategyChanged,
+            DataNotFound, DataChanged, CheckpointNotFound, CheckpointCorrupted: nothing has
+            changed.
+        """
+        self.claim_resume(strategy=strategy, allow_changes=allow_changes)
+        self._client.launch(self)
+        return self.record()
+
+    def claim_resume(
+        self, *, strategy: str | Path | None = None, allow_changes: bool = False
+    ) -> Record:
+        """The checks and the one guarded write of a resume; no Ray yet."""
+        from ktrdr.runtime import resuming
+
+        client, path = self._client, None if strategy is None else Path(strategy)
+        wish = resuming.Wish(path, allow_changes)
+        resuming.claim(client.service, client.store_id(), client.place.owner, self.id, wish)
+        return self.record()
+
+    def resume_report(self) -> Record:
+        """Of the last resume: what was restored, what differs, what was lost and passed over.
+
+        Raises:
+            Usage: it was never resumed.
+        """
+        for event in reversed(self.events()):
+            if event["event"] == "resumed":
+                report: Record = event["details"]
+                return report
+        raise Usage(f"{self.id} was never resumed: there is no report of that")
+
+    def kill(self) -> None:
+        """End its driver at once: the last committed checkpoint stands."""
+        self._client.place.kill(self.id)
+
+    def history(self) -> list[Record]:
+        return [records.history_record(row) for row in self._client.service.history(self.id)]
+
+    def events(self, after: int = 0) -> list[Record]:
+        """What happened to it, oldest first; only events with a higher id than `after`."""
+        found = self._client.service.events(self.id, after)
+        return [records.event_record(event) for event in found]
+
+    def checkpoints(self) -> list[Record]:
+        service = self._client.service
+        root = service.get(self.id).plan.storage
+        return [records.checkpoint_record(row, root) for row in service.checkpoints(self.id)]
+
+    def verify_checkpoints(self) -> list[Record]:
+        """The records of its checkpoints, with what was found in every file of each.
+
+        Raises:
+            StorageUnavailable, StoreMismatch: they cannot be read.
+        """
+        from ktrdr.checkpoints.verify import inspect_rows
+
+        service = self._client.service
+        storage = Storage(Path(service.get(self.id).plan.storage))
+        storage.check(self._client.store_id())
+        found = inspect_rows(storage, service.checkpoints(self.id))
+        standing = {row.id for row in service.checkpoints(self.id)}  # retention may have gone on
+        root = str(storage.root)
+        return [
+            records.checkpoint_record(row, root) | records.findings(files)
+            for row, files in found
+            if row.id in standing
+        ]
+
+    def delete_checkpoints(self) -> int:
+        """Remove all its checkpoints, so that it cannot be resumed; how many there were.
+
+        Raises:
+            OperationRunning: it has not ended.
+        """
+        from ktrdr.checkpoints.housekeeping import delete_checkpoints
+
+        return delete_checkpoints(self._client.service, self.id)
+
+    def why(self) -> Record:
+        """The chain of events that led to its present state, and the next sensible command."""
+        service = self._client.service
+        row, latest = service.get(self.id), service.latest_checkpoint(self.id)
+        alive = row.status.terminal or looked_after(row, service.now())
+        return explanation(row, service.events(self.id), latest, alive)
+
+    def delete(self) -> None:
+        """Delete it, its history and its checkpoints; the model that it made stays.
+
+        Raises:
+            OperationRunning: it has not ended.
+            StorageUnavailable, StoreMismatch: its folder cannot be removed.
+        """
+        from ktrdr.checkpoints.housekeeping import delete_operation
+
+        delete_operation(self._client.service, self.id)
+
+    def model(self) -> LoadedModel:
+        """The model that it made.
+
+        Raises:
+            ModelNotFound: it has not completed.
+        """
+        return self._client.load_model(*self._client.service.model_of(self.id))

@@ -1,0 +1,56 @@
+"""The values that a strategy is made of: names and numbers with their bounds, closed mappings."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic_core import PydanticCustomError
+
+NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
+SYMBOL_PATTERN = r"^[A-Za-z0-9^][A-Za-z0-9._=^-]{0,31}$"
+TIMEFRAME_PATTERN = r"^[1-9][0-9]{0,3}[mhdw]$"
+
+
+def _no_boolean(value: Any) -> Any:
+    """YAML's `true` is no number, though Python would count it as 1."""
+    if isinstance(value, bool):
+        raise PydanticCustomError("number_type", "a number is expected, not true or false")
+    return value
+
+
+def _no_dots(value: str) -> str:
+    if ".." in value:
+        raise PydanticCustomError("symbol", "a symbol must not contain '..'")
+    return value
+
+
+Name = Annotated[str, Field(pattern=NAME_PATTERN)]
+Symbol = Annotated[str, Field(pattern=SYMBOL_PATTERN), AfterValidator(_no_dots)]
+Timeframe = Annotated[str, Field(pattern=TIMEFRAME_PATTERN)]
+Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
+Number = Annotated[float, BeforeValidator(_no_boolean)]
+Share = Annotated[Number, Field(ge=0, le=1)]
+Positive = Annotated[Number, Field(gt=0)]
+NonNegative = Annotated[Number, Field(ge=0)]
+Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # numpy's seeds are 32 bits wide
+
+
+class Closed(BaseModel):
+    """Frozen, with no room for unknown keys, and no NaN or infinity in any number."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, str_max_length=4096)
+
+
+def tag_by(key: str, default: str | None = None) -> Callable[[Any], str | None]:
+    """Which of several kinds a mapping is, by one of its keys.
+
+    Tags are written <so>, to be told from the user's own keys in the path of an error.
+    """
+
+    def tag(data: Any) -> str | None:
+        value = data.get(key, default) if isinstance(data, Mapping) else getattr(data, key, None)
+        return f"<{value}>" if isinstance(value, str) else None
+
+    return tag

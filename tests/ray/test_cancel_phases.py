@@ -1,0 +1,195 @@
+"""A cancel is truthful in whatever phase it comes: cancelled or completed, never both, never lost.
+
+One Ray for the module; what waits for resources waits for its CPUs.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+import yaml
+
+from ktrdr.client import Client, Operation
+from ktrdr.data.sample import sample_bars
+from ktrdr.errors import OperationNotCancellable
+from ktrdr.settings import read_settings
+
+pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
+
+Record = dict[str, Any]
+DEADLINE_S = 90.0
+SHIPPED = Path(__file__).parents[2] / "strategies" / "mean_reversion.yaml"
+
+
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
+    settings = read_settings({}, home=tmp_path_factory.mktemp("home"))
+    with Client(settings) as client:
+        client.bars.write(sample_bars())
+        yield client
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("strategies")
+
+
+def strategy(folder: Path, epochs: int) -> Path:
+    content = yaml.safe_load(SHIPPED.read_text())
+    content["training"] |= {
+        "epochs": epochs,
+        "batch_size": 32,
+        "early_stopping": None,
+        "checkpoint": {"every_epochs": 1000, "every_seconds": 300},
+    }
+    path = folder / f"of_{epochs}_epochs.yaml"
+    path.write_text(yaml.safe_dump(content, sort_keys=False))
+    return path
+
+
+def until(condition: Callable[[], Any], what: str) -> Any:
+    deadline = time.monotonic() + DEADLINE_S
+    while time.monotonic() < deadline:
+        found = condition()
+        if found:
+            return found
+        time.sleep(0.005)
+    raise AssertionError(f"not within {DEADLINE_S} s: {what}")
+
+
+def cancelled_once(operation: Operation) -> None:
+    """It ended once, as what it says, and stays so."""
+    record = operation.wait(DEADLINE_S)
+    assert record["status"] == "cancelled", record
+    events = [event["event"] for event in operation.events()]
+    assert events.count("cancel_requested") == 1
+    assert record["result"] is None
+    assert record["cancel_requested_at"] <= record["completed_at"]
+    assert sum(event["status"] == "cancelled" for event in operation.events()) == 1
+    assert operation.cancel(wait=True)["status"] == "cancelled"  # repeated: the same answer
+    assert [event["event"] for event in operation.events()] == events
+
+
+def in_phase(operation: Operation, phase: str) -> None:
+    """Wait for a phase, or for one that follows it."""
+    order = ["starting", "preparing_data", "training", "saving"]
+
+    def reached() -> bool:
+        record = operation.record()
+        seen = record["phase"]
+        return record["completed_at"] or seen in order[order.index(phase) :]
+
+    until(reached, f"{operation.id} {phase}")
+
+
+@pytest.mark.parametrize("phase", ["starting", "preparing_data"])
+def test_a_cancel_in_any_phase_before_the_end_is_obeyed(
+    client: Client, folder: Path, phase: str
+) -> None:
+    operation = client.train(strategy(folder, 2000))
+    in_phase(operation, phase)
+    operation.cancel()
+    cancelled_once(operation)
+    latest = operation.record()["checkpoint"]
+    assert latest is not None  # it can be resumed
+    assert latest["checkpoint_type"] in ("initial", "cancellation")
+
+
+def test_a_cancel_while_it_waits_for_resources_takes_the_driver_back(
+    client: Client, folder: Path
+) -> None:
+    first = client.train(strategy(folder, 2000))
+    in_phase(first, "training")
+    holders = _occupy_the_rest()
+    operation = client.train(strategy(folder, 2000))
+    until(lambda: operation.record()["phase"] == "waiting_for_resources", "it waits")
+    asked = time.monotonic()
+    operation.cancel()
+    cancelled_once(operation)
+    assert time.monotonic() - asked < 5.0
+    assert operation.record()["checkpoint"] is None
+    waited = client.train(strategy(folder, 2))
+    until(lambda: waited.record()["phase"] == "waiting_for_resources", "the next one waits")
+    assert first.cancel(wait=True)["status"] == "cancelled"
+    assert waited.wait(DEADLINE_S)["status"] == "completed"  # the cancelled one holds no CPU
+    _release(holders)
+
+
+def test_a_cancel_while_it_restarts_beats_the_restart(client: Client, folder: Path) -> None:
+    operation = client.train(strategy(folder, 2000))
+    in_phase(operation, "training")
+    [driver] = [p for p in psutil.Process().children(recursive=True) if _is_driver(p)]
+    driver.kill()
+    until(lambda: operation.record()["attempt"] == 2, "the next attempt")
+    operation.cancel()
+    cancelled_once(operation)
+    assert operation.record()["attempt"] == 2
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.05])
+def test_a_cancel_near_the_end_ends_one_way_or_the_other(
+    client: Client, folder: Path, delay_s: float
+) -> None:
+    """Several ask at once, in the last batches or while the model is stored."""
+    operation = client.train(strategy(folder, 3))
+    last = "saving" if delay_s else "training"
+    in_phase(operation, last)
+    time.sleep(delay_s)
+    refused: list[str] = []
+
+    def ask() -> None:
+        try:
+            operation.cancel()
+        except OperationNotCancellable as error:
+            refused.append(error.code)
+
+    askers = [threading.Thread(target=ask) for _ in range(4)]
+    for asker in askers:
+        asker.start()
+    for asker in askers:
+        asker.join(DEADLINE_S)
+    record = operation.wait(DEADLINE_S)
+    endings = [e for e in operation.events() if e["status"] in ("cancelled", "completed", "failed")]
+    assert len(endings) == 1
+    assert (record["status"] == "completed") == (record["result"] is not None)
+    models = [m for m in client.models() if m["operation_id"] == operation.id]
+    assert len(models) == (record["status"] == "completed")
+    if refused:
+        assert record["status"] == "completed"
+
+
+def _is_driver(process: psutil.Process) -> bool:
+    try:
+        return "ray::Driver" in " ".join(process.cmdline())
+    except psutil.Error:
+        return False
+
+
+def _occupy_the_rest() -> list[Any]:
+    """Take every CPU that is free in this Ray; returns when they are taken."""
+    import ray
+
+    @ray.remote(num_cpus=1)
+    class Holder:
+        def pid(self) -> int:
+            return os.getpid()
+
+    total: float = ray.available_resources()["CPU"]  # type: ignore[no-untyped-call]
+    holder: Any = Holder
+    holders = [holder.remote() for _ in range(int(total))]
+    ray.get([holder.pid.remote() for holder in holders], timeout=DEADLINE_S)
+    return holders
+
+
+def _release(holders: list[Any]) -> None:
+    import ray
+
+    for holder in holders:
+        ray.kill(holder)
