@@ -25,11 +25,15 @@ class _Absent(Exception):
 
 
 class Link:
-    """Finds the actor by name, again whenever it is gone. Safe to use from several threads."""
+    """Holds the actor's handle, and looks it up again by name when that died.
+
+    Safe to use from several threads.
+    """
 
     def __init__(self, name: str, namespace: str, operation_id: str, attempt: int) -> None:
         self._name = name
         self._namespace = namespace
+        self._actor: Any = None
         self.operation_id = operation_id
         self.attempt = attempt
 
@@ -65,10 +69,18 @@ class Link:
 
     def _call(self, method: str, arguments: tuple[Any, ...]) -> Any:
         try:
-            actor = ray.get_actor(self._name, namespace=self._namespace)
-        except ValueError as error:
-            raise _Absent(str(error)) from None
-        try:
-            return ray.get(getattr(actor, method).remote(*arguments), timeout=CALL_TIMEOUT_S)
+            answer = getattr(self._found(), method).remote(*arguments)
+            return ray.get(answer, timeout=CALL_TIMEOUT_S)
         except RayTaskError as error:
             raise error.cause from None
+        except RayActorError:
+            self._actor = None  # restarted, or another one by now: looked up again
+            raise
+
+    def _found(self) -> Any:
+        if self._actor is None:
+            try:
+                self._actor = ray.get_actor(self._name, namespace=self._namespace)
+            except ValueError as error:
+                raise _Absent(str(error)) from None
+        return self._actor
