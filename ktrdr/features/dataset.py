@@ -15,7 +15,7 @@ from ktrdr.errors import InvalidData
 from ktrdr.features.labels import LabelArray, class_names, make_labels
 from ktrdr.features.pipeline import compute_inputs
 from ktrdr.strategy.schema import Strategy
-from ktrdr.strategy.training import DataSplit
+from ktrdr.strategy.splits import DataSplit
 
 InputArray = NDArray[np.float32]
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ktrdr.data.bars import FloatArray
-from ktrdr.strategy.schema import Membership
+from ktrdr.strategy.memberships import Membership
 
 
 def grade(membership: Membership, values: FloatArray) -> FloatArray:

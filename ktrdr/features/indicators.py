@@ -13,7 +13,7 @@ import numpy as np
 import talib
 
 from ktrdr.data.bars import Bars, FloatArray
-from ktrdr.strategy.schema import Indicator
+from ktrdr.strategy.indicator_types import Indicator
 
 Parameters = Mapping[str, int | float]
 Outputs = tuple[FloatArray, ...]

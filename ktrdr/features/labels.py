@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from ktrdr.data.bars import Bars, FloatArray, IntArray
 from ktrdr.errors import InvalidData
-from ktrdr.strategy.training import ForwardReturnLabels, TripleBarrierLabels, ZigzagLabels
+from ktrdr.strategy.labels import ForwardReturnLabels, TripleBarrierLabels, ZigzagLabels
 
 LabelSpec = ZigzagLabels | TripleBarrierLabels | ForwardReturnLabels
 LabelArray = NDArray[np.int64] | NDArray[np.float32]

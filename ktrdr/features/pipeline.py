@@ -14,7 +14,8 @@ from ktrdr.data.bars import Bars, FloatArray
 from ktrdr.errors import InvalidData
 from ktrdr.features.fuzzy import grade
 from ktrdr.features.indicators import compute_indicator, lookback
-from ktrdr.strategy.schema import FuzzySet, Strategy
+from ktrdr.strategy.memberships import FuzzySet
+from ktrdr.strategy.schema import Strategy
 
 
 @dataclass(frozen=True, eq=False)

@@ -4,30 +4,22 @@ from __future__ import annotations
 
 import datetime
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import (
-    BeforeValidator,
-    Discriminator,
-    Field,
-    Tag,
-    create_model,
-    field_validator,
-    model_validator,
-)
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_core import PydanticCustomError
 
-from ktrdr.strategy.indicators import INDICATORS, IndicatorGrammar, canonical_type
+from ktrdr.strategy.indicator_types import INDICATOR_CLASSES, AnyIndicator
+from ktrdr.strategy.memberships import FuzzySet
+from ktrdr.strategy.networks import NETWORK_CLASS_OF_TAG, Network
 from ktrdr.strategy.training import TRAINING_CLASS_OF_TAG, Training
 from ktrdr.strategy.values import (
     Closed,
     Name,
     NonNegative,
-    Number,
     Share,
     Symbol,
     Timeframe,
-    tag_by,
 )
 
 
@@ -70,211 +62,11 @@ class TrainingData(Closed):
         return self
 
 
-PriceSource = Literal["open", "high", "low", "close", "hl2", "hlc3", "ohlc4", "volume"]
-
-
-class Indicator(Closed):
-    """One indicator; each type's own class, made from the table, adds its parameters as fields."""
-
-    type: str
-
-    @property
-    def grammar(self) -> IndicatorGrammar:
-        return INDICATORS[self.type]
-
-    @property
-    def parameters(self) -> dict[str, int | float]:
-        """The parameters by name, defaults filled in."""
-        return {p.name: getattr(self, p.name) for p in self.grammar.parameters}
-
-    @property
-    def price_source(self) -> str:
-        """The series it is computed from; indicators over high, low and close have none."""
-        return str(getattr(self, "source", "close"))
-
-    @field_validator("type", mode="before")
-    @classmethod
-    def _without_regard_to_case(cls, value: Any) -> Any:
-        return canonical_type(value) or value if isinstance(value, str) else value
-
-
-def _indicator_class(grammar: IndicatorGrammar) -> type[Indicator]:
-    fields: dict[str, Any] = {"type": Literal[grammar.type]}
-    for p in grammar.parameters:
-        if p.is_integer:
-            number: Any = Annotated[int, Field(strict=True, ge=p.least, le=100_000)]
-        else:
-            number = Annotated[Number, Field(ge=p.least, le=1e6)]
-        fields[p.name] = (number, p.default)
-    if grammar.takes_source:
-        fields["source"] = (PriceSource, "close")
-    return create_model(grammar.type, __base__=Indicator, **fields)
-
-
-def _indicator_tag(data: Any) -> str | None:
-    name = data.type if isinstance(data, Indicator) else None
-    if isinstance(data, Mapping) and isinstance(data.get("type"), str):
-        name = data["type"]
-    kind = canonical_type(name) if name else None
-    return f"<{kind}>" if kind else None
-
-
-INDICATOR_CLASSES: dict[str, type[Indicator]] = {
-    name: _indicator_class(grammar) for name, grammar in INDICATORS.items()
-}
-
-if TYPE_CHECKING:
-    AnyIndicator = Indicator
-else:
-    AnyIndicator = Annotated[
-        Union[  # noqa: UP007 - the members are made from the table
-            tuple(Annotated[kind, Tag(f"<{name}>")] for name, kind in INDICATOR_CLASSES.items())
-        ],
-        Discriminator(
-            _indicator_tag,
-            custom_error_type="indicator_type",
-            custom_error_message="unknown or missing indicator type",
-        ),
-    ]
-
-
-class Membership(Closed):
-    """A curve: triangular [a, b, c], trapezoidal [a, b, c, d] or gaussian [mean, sigma]."""
-
-    type: Literal["triangular", "trapezoidal", "gaussian"]
-    parameters: tuple[Number, ...]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _a_list_is_short_for_its_shape(cls, data: Any) -> Any:
-        if not isinstance(data, list | tuple):
-            return data
-        shapes = {3: "triangular", 4: "trapezoidal"}
-        if len(data) not in shapes:
-            raise PydanticCustomError(
-                "membership", "a list must hold 3 numbers (triangular) or 4 (trapezoidal)"
-            )
-        return {"type": shapes[len(data)], "parameters": data}
-
-    @model_validator(mode="after")
-    def _parameters_fit_the_shape(self) -> Self:
-        count = {"triangular": 3, "trapezoidal": 4, "gaussian": 2}[self.type]
-        if len(self.parameters) != count:
-            raise PydanticCustomError(
-                "membership",
-                "{type} takes {count} parameters",
-                {"type": self.type, "count": count},
-            )
-        if self.type == "gaussian":
-            if self.parameters[1] <= 0:
-                raise PydanticCustomError("membership", "gaussian needs a sigma above 0")
-        elif list(self.parameters) != sorted(self.parameters) or (
-            self.parameters[0] == self.parameters[-1]
-        ):
-            raise PydanticCustomError(
-                "membership", "{type} parameters must rise from left to right", {"type": self.type}
-            )
-        return self
-
-
-class FuzzySet(Closed):
-    """An indicator output and its memberships, in the order they were written.
-
-    Their order is that of the network's inputs, so it is a value of its own: it survives a JSON
-    writer that sorts its keys.
-    """
-
-    indicator: str
-    memberships: dict[Name, Membership]
-    order: tuple[str, ...]
-
-    @model_validator(mode="before")
-    @classmethod
-    def _other_keys_are_memberships(cls, data: Any) -> Any:
-        if not isinstance(data, Mapping) or set(data) == set(cls.model_fields):
-            return data
-        memberships = {key: value for key, value in data.items() if key != "indicator"}
-        return {"memberships": memberships, "order": [str(key) for key in memberships]} | (
-            {"indicator": data["indicator"]} if "indicator" in data else {}
-        )
-
-    @field_validator("memberships")
-    @classmethod
-    def _has_at_least_one(cls, value: dict[str, Membership]) -> dict[str, Membership]:
-        if not value:
-            raise PydanticCustomError("fuzzy_set", "at least one membership is needed")
-        return value
-
-    @model_validator(mode="after")
-    def _order_names_each_once(self) -> Self:
-        if sorted(self.order) != sorted(self.memberships):
-            raise PydanticCustomError("fuzzy_set", "order must name each membership once")
-        return self
-
-    @property
-    def ordered(self) -> tuple[tuple[str, Membership], ...]:
-        """Names and curves in the order of the inputs."""
-        return tuple((name, self.memberships[name]) for name in self.order)
-
-
 class NetworkInput(Closed):
     """One fuzzy set fed to the network, all of its memberships in order."""
 
     fuzzy_set: str
     timeframes: Literal["all"] | tuple[Timeframe, ...] = "all"
-
-
-class MLPArchitecture(Closed):
-    hidden_layers: Annotated[
-        tuple[Annotated[int, Field(strict=True, ge=1, le=65_536)], ...], Field(max_length=64)
-    ] = (64, 32)
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.2
-    activation: Literal["relu", "tanh", "sigmoid", "leaky_relu", "gelu"] = "relu"
-
-
-class MLP(Closed):
-    """A multi-layer perceptron over one bar; the head's size follows the labels."""
-
-    type: Literal["mlp"]
-    architecture: MLPArchitecture = MLPArchitecture()
-
-    @property
-    def sequence_length(self) -> int | None:
-        """Rows that one answer is made from; None: a single one, without an axis for them."""
-        return None
-
-
-class RecurrentArchitecture(Closed):
-    sequence_length: Annotated[int, Field(strict=True, ge=1, le=10_000)]
-    hidden_size: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 64
-    num_layers: Annotated[int, Field(strict=True, ge=1, le=64)] = 2
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.2
-
-
-class Recurrent(Closed):
-    """LSTM or GRU layers over the last `sequence_length` bars."""
-
-    type: Literal["lstm", "gru"]
-    architecture: RecurrentArchitecture
-
-    @property
-    def sequence_length(self) -> int | None:
-        return self.architecture.sequence_length
-
-
-def _network_tag(data: Any) -> str | None:
-    tag = tag_by("type")(data)
-    return "<recurrent>" if tag in ("<lstm>", "<gru>") else tag
-
-
-Network = Annotated[
-    Annotated[MLP, Tag("<mlp>")] | Annotated[Recurrent, Tag("<recurrent>")],
-    Discriminator(
-        _network_tag,
-        custom_error_type="model",
-        custom_error_message="type must be mlp, lstm or gru",
-    ),
-]
 
 
 class CostModel(Closed):
@@ -340,6 +132,5 @@ class Strategy(Closed):
 CLASS_OF_TAG: dict[str, type[Closed]] = {
     **{f"<{name}>": kind for name, kind in INDICATOR_CLASSES.items()},
     **TRAINING_CLASS_OF_TAG,
-    "<mlp>": MLP,
-    "<recurrent>": Recurrent,
+    **NETWORK_CLASS_OF_TAG,
 }

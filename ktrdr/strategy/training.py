@@ -2,46 +2,14 @@
 
 from __future__ import annotations
 
-import math
 from typing import Annotated, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from ktrdr.strategy.values import Closed, Count, NonNegative, Number, Positive, Seed, Share, tag_by
-
-
-class ZigzagLabels(Closed):
-    source: Literal["zigzag"] = "zigzag"
-    zigzag_threshold: Annotated[Number, Field(gt=0, lt=1)] = 0.02
-
-
-class TripleBarrierLabels(Closed):
-    source: Literal["triple_barrier"]
-    pt_multiplier: Positive = 2.0
-    sl_multiplier: Positive = 1.5
-    max_holding_period: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 50
-    vol_span: Annotated[int, Field(strict=True, ge=2, le=100_000)] = 50
-    vol_method: Literal["atr", "close"] = "atr"
-
-
-class ForwardReturnLabels(Closed):
-    """The change of the close over `horizon` bars, as a fraction: for regression."""
-
-    source: Literal["forward_return"]
-    horizon: Annotated[int, Field(strict=True, ge=1, le=100_000)] = 20
-
-
-Labels = Annotated[
-    Annotated[ZigzagLabels, Tag("<zigzag>")]
-    | Annotated[TripleBarrierLabels, Tag("<triple_barrier>")]
-    | Annotated[ForwardReturnLabels, Tag("<forward_return>")],
-    Discriminator(
-        tag_by("source", "zigzag"),
-        custom_error_type="labels",
-        custom_error_message="source must be zigzag, triple_barrier or forward_return",
-    ),
-]
+from ktrdr.strategy.labels import LABEL_CLASS_OF_TAG, Labels, ZigzagLabels
+from ktrdr.strategy.splits import DataSplit
+from ktrdr.strategy.values import Closed, Count, NonNegative, Number, Positive, Seed, tag_by
 
 
 class StepSchedule(Closed):
@@ -87,20 +55,6 @@ class EarlyStopping(Closed):
     patience: Count = 10
     min_delta: NonNegative = 0.0
     monitor: Literal["val_loss", "val_accuracy"] = "val_loss"
-
-
-class DataSplit(Closed):
-    """Shares of the rows, in order of time."""
-
-    train: Annotated[Number, Field(gt=0, le=1)] = 0.7
-    validation: Share = 0.15
-    test: Share = 0.15
-
-    @model_validator(mode="after")
-    def _sums_to_one(self) -> Self:
-        if not math.isclose(self.train + self.validation + self.test, 1.0, abs_tol=1e-6):
-            raise PydanticCustomError("data_split", "train, validation and test must sum to 1")
-        return self
 
 
 class CheckpointTriggers(Closed):
@@ -160,9 +114,7 @@ class Training(Closed):
 
 
 TRAINING_CLASS_OF_TAG: dict[str, type[Closed]] = {
-    "<zigzag>": ZigzagLabels,
-    "<triple_barrier>": TripleBarrierLabels,
-    "<forward_return>": ForwardReturnLabels,
+    **LABEL_CLASS_OF_TAG,
     "<step>": StepSchedule,
     "<exponential>": ExponentialSchedule,
     "<cosine>": CosineSchedule,

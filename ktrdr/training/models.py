@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ktrdr.checkpoints.manifest import ModelManifest
 from ktrdr.errors import CheckpointCorrupted, KtrdrError
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.strategy.schema import MLP, Recurrent, Strategy
+from ktrdr.strategy.networks import MLP, Recurrent
+from ktrdr.strategy.schema import Strategy
 from ktrdr.training.batches import chunks, samples
 
 StateDict = Mapping[str, Tensor]

@@ -24,8 +24,8 @@ from ktrdr.data.sample import sample_bars
 from ktrdr.features.dataset import build_dataset
 from ktrdr.features.indicators import compute_indicator
 from ktrdr.features.pipeline import compute_inputs
+from ktrdr.strategy.indicator_types import INDICATOR_CLASSES
 from ktrdr.strategy.loading import load_strategy
-from ktrdr.strategy.schema import INDICATOR_CLASSES
 
 STRATEGIES = Path(__file__).parents[2] / "strategies"
 BARS = sample_bars(rows=2500)

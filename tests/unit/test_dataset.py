@@ -15,7 +15,7 @@ from ktrdr.features.dataset import Dataset, build_dataset, dataset_digest, split
 from ktrdr.features.labels import make_labels
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.strategy.schema import Strategy
-from ktrdr.strategy.training import DataSplit
+from ktrdr.strategy.splits import DataSplit
 
 HOLD_BARS = 24
 LABELS: dict[str, dict[str, Any]] = {

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ktrdr.features.fuzzy import grade
-from ktrdr.strategy.schema import Membership
+from ktrdr.strategy.memberships import Membership
 
 numbers = st.floats(-1e6, 1e6)
 

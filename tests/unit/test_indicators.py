@@ -10,8 +10,8 @@ import pytest
 from ktrdr.data.bars import Bars
 from ktrdr.data.sample import sample_bars
 from ktrdr.features.indicators import DOORS, compute_indicator, lookback, source_series
+from ktrdr.strategy.indicator_types import INDICATOR_CLASSES, Indicator
 from ktrdr.strategy.indicators import INDICATORS
-from ktrdr.strategy.schema import INDICATOR_CLASSES, Indicator
 
 ALL_TYPES = sorted(INDICATORS)
 BARS = sample_bars(rows=400)

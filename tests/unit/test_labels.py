@@ -24,7 +24,7 @@ from ktrdr.features.labels import (
     class_names,
     make_labels,
 )
-from ktrdr.strategy.training import ForwardReturnLabels, TripleBarrierLabels, ZigzagLabels
+from ktrdr.strategy.labels import ForwardReturnLabels, TripleBarrierLabels, ZigzagLabels
 
 
 def spec(**keys: Any) -> TripleBarrierLabels:

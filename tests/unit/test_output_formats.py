@@ -10,7 +10,7 @@ import yaml
 
 from ktrdr.errors import InvalidStrategy
 from ktrdr.strategy.loading import config, fingerprint, load_strategy, validate_strategy
-from ktrdr.strategy.schema import MLP, Recurrent
+from ktrdr.strategy.networks import MLP, Recurrent
 
 PATH = Path(__file__).parents[2] / "strategies" / "sequence_forecaster.yaml"
 
