@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ktrdr.errors import Usage
+from ktrdr.strategy.values import canonical_timeframe, timeframe_seconds
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]
@@ -23,9 +24,8 @@ SECOND_US = 1_000_000
 PRICE_COLUMNS = ("open", "high", "low", "close")
 
 _SYMBOL = re.compile(r"[A-Za-z0-9^][A-Za-z0-9._=^-]{0,31}")
-_TIMEFRAME = re.compile(r"([1-9][0-9]{0,3})([mhdw])")
+_TIMEFRAME = re.compile(r"[1-9][0-9]{0,3}[mhdw]")
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
-_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 _LONGEST_ECHO = 40
 
 
@@ -111,14 +111,13 @@ def check_symbol(symbol: str) -> str:
 
 def check_timeframe(timeframe: str) -> str:
     """Return the timeframe; raise Usage where it is not one such as 5m, 1h, 1d, 1w."""
-    match = _TIMEFRAME.fullmatch(timeframe)
-    if match is None:
+    if not _TIMEFRAME.fullmatch(timeframe):
         raise Usage(
             f"{echo(timeframe)} is not a timeframe: write a number and m, h, d or w, such as "
             "5m, 1h, 4h, 1d",
             timeframe=timeframe[:_LONGEST_ECHO],
         )
-    canonical = _canonical(int(match[1]), match[2])
+    canonical = canonical_timeframe(timeframe)
     if canonical != timeframe:
         raise Usage(f"{timeframe} is written {canonical}; write {canonical}", timeframe=timeframe)
     return timeframe
@@ -126,7 +125,7 @@ def check_timeframe(timeframe: str) -> str:
 
 def timeframe_us(timeframe: str) -> int:
     """The length of a checked timeframe in microseconds."""
-    return int(timeframe[:-1]) * _UNIT_SECONDS[timeframe[-1]] * SECOND_US
+    return timeframe_seconds(timeframe) * SECOND_US
 
 
 def parse_date_range(
@@ -153,13 +152,6 @@ def echo(text: str) -> str:
     """A user's word as it may stand in a message: quoted, escaped, cut short."""
     cut = text if len(text) <= _LONGEST_ECHO else text[:_LONGEST_ECHO] + "..."
     return ascii(cut)
-
-
-def _canonical(count: int, unit: str) -> str:
-    for smaller, larger, times in (("m", "h", 60), ("h", "d", 24), ("d", "w", 7)):
-        if unit == smaller and count % times == 0:
-            count, unit = count // times, larger
-    return f"{count}{unit}"
 
 
 def _parse_date(value: str | dt.date) -> dt.date:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -15,6 +15,7 @@ from pydantic_core import ErrorDetails
 from ktrdr.errors import InvalidStrategy, StrategyNotFound
 from ktrdr.strategy.differences import INFORMATIVE_KEYS
 from ktrdr.strategy.indicators import INDICATORS
+from ktrdr.strategy.naming import name_problems
 from ktrdr.strategy.references import Problem, nearest, reference_problems
 from ktrdr.strategy.schema import CLASS_OF_TAG, Strategy
 
@@ -59,6 +60,7 @@ def validate_strategy(data: Any, origin: str) -> Strategy:
         strategy = Strategy.model_validate(data)
     except ValidationError as error:
         raise _invalid(origin, [*_problems(error), *problems]) from None
+    problems = problems or name_problems(strategy)
     if problems:
         raise _invalid(origin, problems)
     return strategy
@@ -68,26 +70,42 @@ def with_overrides(strategy: Strategy, overrides: Mapping[str, Any]) -> Strategy
     """The strategy as a request changes it.
 
     Args:
-        overrides: any of symbol, timeframe, start_date, end_date, epochs, seed.
+        overrides: any of symbols, timeframes, start_date, end_date, epochs, seed.
+
+    An input keeps those of its timeframes that are left; one that has none left takes all.
     """
     data = strategy.model_dump(mode="json", exclude_none=True)
-    places = {
-        "symbol": ("training_data", "symbols"),
-        "timeframe": ("training_data", "timeframes"),
-        "start_date": ("training_data",),
-        "end_date": ("training_data",),
-        "epochs": ("training",),
-        "seed": ("training",),
-    }
+    of_data, of_training = data["training_data"], data["training"]
     for key, value in overrides.items():
-        part = data
-        for step in places[key]:
-            part = part[step]
-        part[key] = value
-    if "timeframe" in overrides:
-        for network_input in data["nn_inputs"]:
-            network_input["timeframes"] = "all"
+        if key == "symbols":
+            of_data["symbols"] = _symbols_section(value)
+        elif key == "timeframes":
+            of_data["timeframes"] = _timeframes_section(value, of_data["timeframes"])
+            _keep_timeframes(data["nn_inputs"], value)
+        else:
+            (of_training if key in ("epochs", "seed") else of_data)[key] = value
     return validate_strategy(data, f"{strategy.name} with the options given")
+
+
+def _symbols_section(names: Sequence[str]) -> dict[str, Any]:
+    if len(names) == 1:
+        return {"mode": "single", "symbol": names[0]}
+    return {"mode": "multi_symbol", "list": list(names)}
+
+
+def _timeframes_section(names: Sequence[str], before: Mapping[str, Any]) -> dict[str, Any]:
+    resample = {"resample": before.get("resample", False)}
+    if len(names) == 1:
+        return {"mode": "single", "timeframe": names[0]} | resample
+    base = before.get("base_timeframe")
+    given = {"base_timeframe": base} if base in names else {}
+    return {"mode": "multi_timeframe", "list": list(names)} | given | resample
+
+
+def _keep_timeframes(inputs: list[dict[str, Any]], left: Sequence[str]) -> None:
+    for item in inputs:
+        if item["timeframes"] != "all":
+            item["timeframes"] = [name for name in item["timeframes"] if name in left] or "all"
 
 
 def config(strategy: Strategy) -> dict[str, Any]:

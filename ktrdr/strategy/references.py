@@ -34,7 +34,7 @@ def reference_problems(data: Mapping[str, Any]) -> list[Problem]:
     indicators = _mapping(data.get("indicators"))
     fuzzy_sets = _mapping(data.get("fuzzy_sets"))
     problems = list(_indicator_problems(indicators, fuzzy_sets))
-    problems += _input_problems(fuzzy_sets, data.get("nn_inputs"), _timeframe(data))
+    problems += _input_problems(data, indicators, fuzzy_sets)
     problems += _format_problems(data)
     return problems
 
@@ -55,35 +55,47 @@ def _indicator_problems(
         reference = _mapping(fuzzy_set).get("indicator")
         if not isinstance(reference, str):
             continue
-        path = f"fuzzy_sets.{set_id}.indicator"
-        indicator_id, _, output = reference.partition(".")
-        if indicator_id not in indicators:
-            yield path, f"no indicator {indicator_id[:64]!r}{nearest(indicator_id, indicators)}"
-            continue
-        outputs = _outputs(indicators[indicator_id])
-        if "." in reference and outputs is not None and output not in outputs:
-            yield path, f"{indicator_id} has no output {output[:64]!r}{nearest(output, outputs)}"
+        yield from _reference_problems(f"fuzzy_sets.{set_id}.indicator", reference, indicators)
+
+
+def _reference_problems(
+    path: str, reference: str, indicators: Mapping[str, Any]
+) -> Iterator[Problem]:
+    """What is wrong with `id` or `id.output`."""
+    indicator_id, _, output = reference.partition(".")
+    if indicator_id not in indicators:
+        yield path, f"no indicator {indicator_id[:64]!r}{nearest(indicator_id, indicators)}"
+        return
+    outputs = _outputs(indicators[indicator_id])
+    if "." in reference and outputs is not None and output not in outputs:
+        yield path, f"{indicator_id} has no output {output[:64]!r}{nearest(output, outputs)}"
 
 
 def _input_problems(
-    fuzzy_sets: Mapping[str, Any], inputs: Any, timeframe: str | None
+    data: Mapping[str, Any], indicators: Mapping[str, Any], fuzzy_sets: Mapping[str, Any]
 ) -> Iterator[Problem]:
-    seen: set[str] = set()
+    timeframes, seen = _timeframes(data), set[tuple[str, str]]()
+    inputs = data.get("nn_inputs")
     for place, item in enumerate(inputs if isinstance(inputs, list | tuple) else ()):
-        set_id = _mapping(item).get("fuzzy_set")
-        if isinstance(set_id, str):
-            path = f"nn_inputs.{place}.fuzzy_set"
-            if set_id not in fuzzy_sets:
-                yield path, f"no fuzzy set {set_id[:64]!r}{nearest(set_id, fuzzy_sets)}"
-            elif set_id in seen:
-                yield path, f"{set_id} is an input already; name it once"
-            seen.add(set_id)
-        wanted = _mapping(item).get("timeframes", "all")
-        if isinstance(wanted, list | tuple) and timeframe and set(wanted) != {timeframe}:
-            yield (
-                f"nn_inputs.{place}.timeframes",
-                f"must name {timeframe}, the strategy's timeframe, or say all",
-            )
+        path, item = f"nn_inputs.{place}", _mapping(item)
+        set_id, raw = item.get("fuzzy_set"), item.get("raw_indicator")
+        if isinstance(set_id, str) and set_id not in fuzzy_sets:
+            yield f"{path}.fuzzy_set", f"no fuzzy set {set_id[:64]!r}{nearest(set_id, fuzzy_sets)}"
+        if isinstance(raw, str):
+            yield from _reference_problems(f"{path}.raw_indicator", raw, indicators)
+        wanted = item.get("timeframes", "all")
+        listed = wanted if isinstance(wanted, list | tuple) else timeframes
+        for timeframe in listed:
+            if timeframes and timeframe not in timeframes:
+                yield (
+                    f"{path}.timeframes",
+                    f"{str(timeframe)[:20]} is not among the strategy's timeframes"
+                    f" ({', '.join(timeframes)}): name one of them, or say all",
+                )
+        shown = {(str(set_id or raw), str(timeframe)) for timeframe in listed}
+        if len(shown) < len(listed) or shown & seen:
+            yield path, f"{str(set_id or raw)[:64]} is an input of that timeframe already"
+        seen |= shown
 
 
 def _format_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
@@ -115,10 +127,12 @@ def _outputs(indicator: Any) -> tuple[str, ...] | None:
     return INDICATORS[kind].outputs if kind else None
 
 
-def _timeframe(data: Mapping[str, Any]) -> str | None:
-    timeframes = _mapping(_mapping(data.get("training_data")).get("timeframes"))
-    timeframe = timeframes.get("timeframe")
-    return timeframe if isinstance(timeframe, str) else None
+def _timeframes(data: Mapping[str, Any]) -> list[str]:
+    """Those of the strategy, as far as they can be read."""
+    part = _mapping(_mapping(data.get("training_data")).get("timeframes"))
+    listed = part.get("list", [part.get("timeframe")])
+    listed = listed if isinstance(listed, list | tuple) else []
+    return list(dict.fromkeys(name for name in listed if isinstance(name, str)))
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

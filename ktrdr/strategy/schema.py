@@ -6,10 +6,11 @@ import datetime
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BeforeValidator, Field, model_validator
+from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from ktrdr.strategy.indicator_types import INDICATOR_CLASSES, AnyIndicator
+from ktrdr.strategy.inputs import NetworkInput
 from ktrdr.strategy.memberships import FuzzySet
 from ktrdr.strategy.networks import NETWORK_CLASS_OF_TAG, Network
 from ktrdr.strategy.training import TRAINING_CLASS_OF_TAG, Training
@@ -20,6 +21,8 @@ from ktrdr.strategy.values import (
     Share,
     Symbol,
     Timeframe,
+    tag_by,
+    timeframe_seconds,
 )
 
 
@@ -27,17 +30,112 @@ class SingleSymbol(Closed):
     mode: Literal["single"] = "single"
     symbol: Symbol
 
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.symbol,)
+
+
+class SeveralSymbols(Closed):
+    mode: Literal["multi_symbol"]
+    list: Annotated[tuple[Symbol, ...], Field(min_length=1, max_length=1000)]
+
+    @field_validator("list")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _distinct(value)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.list
+
+
+Resample = Annotated[
+    bool, Field(strict=True, description="make what is not stored from a lower timeframe")
+]
+
 
 class SingleTimeframe(Closed):
     mode: Literal["single"] = "single"
     timeframe: Timeframe
+    resample: Resample = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return (self.timeframe,)
+
+    @property
+    def base(self) -> str:
+        return self.timeframe
+
+
+class SeveralTimeframes(Closed):
+    """The network answers at every bar of the base timeframe, the shortest unless given."""
+
+    mode: Literal["multi_timeframe"]
+    list: Annotated[tuple[Timeframe, ...], Field(min_length=1, max_length=100)]
+    base_timeframe: Timeframe | None = None
+    resample: Resample = False
+
+    @field_validator("list")
+    @classmethod
+    def _each_once(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return _distinct(value)
+
+    @model_validator(mode="after")
+    def _base_is_listed(self) -> Self:
+        if self.base_timeframe is not None and self.base_timeframe not in self.list:
+            raise PydanticCustomError(
+                "base_timeframe",
+                "base_timeframe {base} is not in the list",
+                {"base": self.base_timeframe},
+            )
+        return self
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.list
+
+    @property
+    def base(self) -> str:
+        return self.base_timeframe or min(self.list, key=timeframe_seconds)
+
+
+def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
+    if len(set(names)) < len(names):
+        twice = next(name for name in names if names.count(name) > 1)
+        raise PydanticCustomError("list", "{name} stands in the list twice", {"name": twice})
+    return names
+
+
+def _timeframes_tag(data: Any) -> str | None:
+    tag = tag_by("mode", "single")(data)
+    return "<single_timeframe>" if tag == "<single>" else tag
+
+
+AnySymbols = Annotated[
+    Annotated[SingleSymbol, Tag("<single>")] | Annotated[SeveralSymbols, Tag("<multi_symbol>")],
+    Discriminator(
+        tag_by("mode", "single"),
+        custom_error_type="mode",
+        custom_error_message="mode must be single (with symbol) or multi_symbol (with list)",
+    ),
+]
+AnyTimeframes = Annotated[
+    Annotated[SingleTimeframe, Tag("<single_timeframe>")]
+    | Annotated[SeveralTimeframes, Tag("<multi_timeframe>")],
+    Discriminator(
+        _timeframes_tag,
+        custom_error_type="mode",
+        custom_error_message="mode must be single (with timeframe) or multi_timeframe (with list)",
+    ),
+]
 
 
 class TrainingData(Closed):
     """Which bars to train on, unless the request says otherwise."""
 
-    symbols: SingleSymbol
-    timeframes: SingleTimeframe
+    symbols: AnySymbols
+    timeframes: AnyTimeframes
     history_required: Annotated[int, Field(strict=True, ge=50, le=1_000_000)] = 200
     start_date: datetime.date | None = None
     end_date: datetime.date | None = None
@@ -60,13 +158,6 @@ class TrainingData(Closed):
         if self.start_date and self.end_date and self.start_date > self.end_date:
             raise PydanticCustomError("date_range", "start_date lies after end_date")
         return self
-
-
-class NetworkInput(Closed):
-    """One fuzzy set fed to the network, all of its memberships in order."""
-
-    fuzzy_set: str
-    timeframes: Literal["all"] | tuple[Timeframe, ...] = "all"
 
 
 class CostModel(Closed):
@@ -121,16 +212,25 @@ class Strategy(Closed):
         return self.decisions.output_format == "regression"
 
     @property
-    def symbol(self) -> str:
-        return self.training_data.symbols.symbol
+    def symbols(self) -> tuple[str, ...]:
+        return self.training_data.symbols.names
 
     @property
-    def timeframe(self) -> str:
-        return self.training_data.timeframes.timeframe
+    def timeframes(self) -> tuple[str, ...]:
+        return self.training_data.timeframes.names
+
+    @property
+    def base_timeframe(self) -> str:
+        """The one whose bars are the rows."""
+        return self.training_data.timeframes.base
 
 
 CLASS_OF_TAG: dict[str, type[Closed]] = {
     **{f"<{name}>": kind for name, kind in INDICATOR_CLASSES.items()},
     **TRAINING_CLASS_OF_TAG,
+    "<single>": SingleSymbol,
+    "<multi_symbol>": SeveralSymbols,
+    "<single_timeframe>": SingleTimeframe,
+    "<multi_timeframe>": SeveralTimeframes,
     **NETWORK_CLASS_OF_TAG,
 }

@@ -8,7 +8,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from ktrdr.strategy.labels import LABEL_CLASS_OF_TAG, Labels, ZigzagLabels
-from ktrdr.strategy.splits import DataSplit
+from ktrdr.strategy.splits import SPLIT_CLASS_OF_TAG, AnySplit, DataSplit
 from ktrdr.strategy.values import Closed, Count, NonNegative, Number, Positive, Seed, tag_by
 
 
@@ -80,7 +80,7 @@ class Training(Closed):
     huber_delta: Positive = 0.01
     lr_scheduler: Schedule | None = None
     early_stopping: EarlyStopping | None = None
-    data_split: DataSplit = DataSplit()
+    data_split: AnySplit = DataSplit()
     seed: Seed = 42
     checkpoint: CheckpointTriggers = CheckpointTriggers()
     labels: Labels = ZigzagLabels()
@@ -115,6 +115,7 @@ class Training(Closed):
 
 TRAINING_CLASS_OF_TAG: dict[str, type[Closed]] = {
     **LABEL_CLASS_OF_TAG,
+    **SPLIT_CLASS_OF_TAG,
     "<step>": StepSchedule,
     "<exponential>": ExponentialSchedule,
     "<cosine>": CosineSchedule,

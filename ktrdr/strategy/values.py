@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
 
@@ -11,6 +12,8 @@ from pydantic_core import PydanticCustomError
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$"
 SYMBOL_PATTERN = r"^[A-Za-z0-9^][A-Za-z0-9._=^-]{0,31}$"
 TIMEFRAME_PATTERN = r"^[1-9][0-9]{0,3}[mhdw]$"
+
+_UNIT_SECONDS = {"m": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def _no_boolean(value: Any) -> Any:
@@ -26,9 +29,31 @@ def _no_dots(value: str) -> str:
     return value
 
 
+def timeframe_seconds(timeframe: str) -> int:
+    """The length of a timeframe that matches the pattern."""
+    return int(timeframe[:-1]) * _UNIT_SECONDS[timeframe[-1]]
+
+
+def canonical_timeframe(timeframe: str) -> str:
+    """The one spelling of a timeframe that matches the pattern: 60m is 1h."""
+    seconds = timeframe_seconds(timeframe)
+    unit = next(u for u in "wdhm" if seconds % _UNIT_SECONDS[u] == 0)
+    return f"{seconds // _UNIT_SECONDS[unit]}{unit}"
+
+
+def _canonical_only(value: str) -> str:
+    if re.fullmatch(TIMEFRAME_PATTERN, value) and canonical_timeframe(value) != value:
+        raise PydanticCustomError(
+            "timeframe",
+            "{given} is written {canonical}",
+            {"given": value, "canonical": canonical_timeframe(value)},
+        )
+    return value
+
+
 Name = Annotated[str, Field(pattern=NAME_PATTERN)]
 Symbol = Annotated[str, Field(pattern=SYMBOL_PATTERN), AfterValidator(_no_dots)]
-Timeframe = Annotated[str, Field(pattern=TIMEFRAME_PATTERN)]
+Timeframe = Annotated[str, Field(pattern=TIMEFRAME_PATTERN), AfterValidator(_canonical_only)]
 Count = Annotated[int, Field(strict=True, ge=1, le=1_000_000_000)]
 Number = Annotated[float, BeforeValidator(_no_boolean)]
 Share = Annotated[Number, Field(ge=0, le=1)]

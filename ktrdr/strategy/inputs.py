@@ -1,0 +1,41 @@
+"""What the network sees: fuzzy sets and raw indicators, each at some of the timeframes."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal, Self
+
+from pydantic import Field, model_validator
+from pydantic_core import PydanticCustomError
+
+from ktrdr.strategy.values import Closed, Timeframe
+
+Normalization = Literal["minmax", "zscore", "robust", "none"]
+
+
+class NetworkInput(Closed):
+    """A fuzzy set, all of its memberships in order, or the value of an indicator's output.
+
+    `normalization` (raw values only; `none` unless given) is fitted on the training rows.
+    """
+
+    fuzzy_set: str | None = None
+    raw_indicator: str | None = None
+    timeframes: Literal["all"] | Annotated[tuple[Timeframe, ...], Field(min_length=1)] = "all"
+    normalization: Normalization | None = None
+
+    @model_validator(mode="after")
+    def _is_one_of_two(self) -> Self:
+        if (self.fuzzy_set is None) == (self.raw_indicator is None):
+            raise PydanticCustomError(
+                "nn_input", "exactly one of fuzzy_set and raw_indicator is needed"
+            )
+        if self.normalization is not None and self.raw_indicator is None:
+            raise PydanticCustomError(
+                "nn_input", "normalization is for raw_indicator; a fuzzy set has none: remove it"
+            )
+        return self
+
+    @property
+    def name(self) -> str:
+        """What it shows: the id of the set, or the reference to the indicator's output."""
+        return str(self.fuzzy_set or self.raw_indicator)
