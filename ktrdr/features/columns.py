@@ -1,0 +1,45 @@
+"""What a column of the dataset's matrix is, as a network and a stored model must know it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ktrdr.strategy.memberships import Membership
+
+
+@dataclass(frozen=True)
+class InputColumn:
+    """A network input: the column's name, and for a crisp one the curves to grade it by.
+
+    Without `memberships` a column is what the network takes as it is: one membership's grade, or a
+    raw indicator. With them it is an indicator's own value, unscaled, that `neuro_fuzzy` grades
+    itself: `memberships` are names and curves in the order of the fuzzy set.
+    """
+
+    name: str
+    memberships: tuple[tuple[str, Membership], ...] = ()
+
+    def as_json(self) -> dict[str, Any]:
+        """Plain JSON; numbers come back from it to the last bit."""
+        return {
+            "name": self.name,
+            "memberships": [
+                {"name": name, **curve.model_dump(mode="json")} for name, curve in self.memberships
+            ],
+        }
+
+    @classmethod
+    def from_json(cls, data: Any) -> InputColumn:
+        """What `as_json` gave; ValueError for anything else."""
+        if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
+            raise ValueError("a column has a name")
+        return cls(data["name"], tuple(map(_membership, data.get("memberships", []))))
+
+
+def _membership(data: Any) -> tuple[str, Membership]:
+    if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
+        raise ValueError("a membership has a name")
+    rest = {key: value for key, value in data.items() if key != "name"}
+    return data["name"], Membership.model_validate(rest)
