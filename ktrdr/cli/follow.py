@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 from ktrdr.cli import render, views
 from ktrdr.cli.interrupts import EXIT_STATUS, Interrupts
 from ktrdr.errors import Conflict, OperationRunning
+from ktrdr.operations.summary import summarise
 
 if TYPE_CHECKING:
     from ktrdr.cli.command import Call
@@ -23,26 +24,56 @@ _EXIT_STATUS = {"completed": 0, "failed": 1, "cancelled": EXIT_STATUS}
 
 def follow(call: Call, client: Client, operation: Operation, interrupts: Interrupts) -> int:
     """Run a submitted or claimed operation to its end; the exit status says how it ended."""
-    interrupts.install()  # again: polars, loaded meanwhile, has a SIGINT handler of its own
-    record = _stopped_early(operation, interrupts)
-    if record is None:
-        with render.live_line() as show:
-            progress = Progress(operation.history, show)
-            stop = _Stop(operation, interrupts)
-            warnings = _Warnings(operation)
-            claimed = operation.record()
-            progress.show(claimed)
-            client.launch(operation)
-
-            def look(current: Record) -> None:
-                _check_owner(claimed, current)
-                stop.obey()
-                warnings.say_new()
-                if current["status"] not in _EXIT_STATUS:
-                    progress.show(current)
-
-            record = operation.wait(on_record=look)
+    [record] = _follow(client, [operation], interrupts)
     return _report(call, record)
+
+
+def follow_folds(
+    call: Call, client: Client, operations: Sequence[Operation], interrupts: Interrupts
+) -> int:
+    """Run all folds of a strategy to their ends; the exit status is that of the worst end."""
+    records = _follow(client, operations, interrupts)
+    found = {"operations": records, "total": len(records), "summary": summarise(records)}
+    call.answer(found, lambda: views.folds(records, found["summary"]))
+    for record in records:
+        _advise(record)
+    statuses = {_EXIT_STATUS[record["status"]] for record in records}
+    return next(status for status in (EXIT_STATUS, 1, 0) if status in statuses)
+
+
+def _follow(
+    client: Client, operations: Sequence[Operation], interrupts: Interrupts
+) -> list[Record]:
+    """The last records of operations that run at once, as far as there is room for them."""
+    interrupts.install()  # again: polars, loaded meanwhile, has a SIGINT handler of its own
+    records = _stopped_early(operations, interrupts)
+    if records is not None:
+        return records
+    with render.live_line() as show:
+        stop = _Stop(operations, interrupts)
+        claimed = [operation.record() for operation in operations]
+        for operation in operations:
+            client.launch(operation)
+        return [
+            _follow_one(operation, before, stop, show)
+            for operation, before in zip(operations, claimed, strict=True)
+        ]
+
+
+def _follow_one(
+    operation: Operation, claimed: Record, stop: _Stop, show: Callable[[str], None] | None
+) -> Record:
+    progress, warnings = Progress(operation.history, show), _Warnings(operation)
+    progress.show(claimed)
+
+    def look(current: Record) -> None:
+        _check_owner(claimed, current)
+        stop.obey()
+        warnings.say_new()
+        if current["status"] not in _EXIT_STATUS:
+            progress.show(current)
+
+    return operation.wait(on_record=look)
 
 
 class Progress:
@@ -106,8 +137,8 @@ class _Warnings:
 class _Stop:
     """Does once what each further signal asks for."""
 
-    def __init__(self, operation: Operation, interrupts: Interrupts) -> None:
-        self._operation = operation
+    def __init__(self, operations: Sequence[Operation], interrupts: Interrupts) -> None:
+        self._operations = operations
         self._interrupts = interrupts
         self._obeyed = 0
 
@@ -115,24 +146,27 @@ class _Stop:
         asked = self._interrupts.count
         if asked > self._obeyed and self._obeyed == 0:
             render.say("cancelling: waiting for the last checkpoint; interrupt again to kill it")
-            with contextlib.suppress(Conflict):  # it ended meanwhile: the next look says how
-                self._operation.cancel()
+            for operation in self._operations:
+                with contextlib.suppress(Conflict):  # it ended meanwhile: the next look says how
+                    operation.cancel()
         if asked > 1 and self._obeyed < 2:
             render.say("killing it: its latest committed checkpoint stands")
-            with contextlib.suppress(Conflict):
-                self._operation.kill()
+            for operation in self._operations:
+                with contextlib.suppress(Conflict):
+                    operation.kill()
         self._obeyed = asked
 
 
-def _stopped_early(operation: Operation, interrupts: Interrupts) -> Record | None:
+def _stopped_early(operations: Sequence[Operation], interrupts: Interrupts) -> list[Record] | None:
     """Cancel what was recorded but not launched; None when there is something to launch."""
     if not interrupts.count:
         return None
     render.say("cancelling before it is launched")
-    with contextlib.suppress(Conflict):
-        operation.cancel()
-    record: Record = operation.record()
-    return record if record["status"] in _EXIT_STATUS else None
+    for operation in operations:
+        with contextlib.suppress(Conflict):
+            operation.cancel()
+    records = [operation.record() for operation in operations]
+    return records if all(record["status"] in _EXIT_STATUS for record in records) else None
 
 
 def _check_owner(claimed: Record, current: Record) -> None:
@@ -149,12 +183,16 @@ def _check_owner(claimed: Record, current: Record) -> None:
 
 def _report(call: Call, record: Record) -> int:
     call.answer(record, lambda: views.operation(record))
+    _advise(record)
+    return _EXIT_STATUS[record["status"]]
+
+
+def _advise(record: Record) -> None:
     name, status = record["operation_id"], record["status"]
     if status == "failed":
         render.say(f"failed: {record['error']['message']}")
     if status in ("failed", "cancelled") and record["checkpoint"] is not None:
         render.say(f"resume it with: ktrdr operations resume {name}")
-    return _EXIT_STATUS[status]
 
 
 def _stage(record: Record) -> tuple[Any, ...]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated
 
@@ -68,16 +69,17 @@ def train(
     """Train a strategy's model and follow it to the end.
 
     Ctrl-C or SIGTERM saves a checkpoint and cancels; a second one kills the training, a third
-    leaves at once. Exit status: 0 completed, 1 failed, 130 cancelled.
+    leaves at once. Exit status: 0 completed, 1 failed, 130 cancelled. A split with folds gives one
+    operation per fold and a summary of them; then the status is that of the worst end.
     """
-    from ktrdr.cli.follow import follow
+    from ktrdr.cli.follow import follow, follow_folds
 
     interrupts = _interrupts(call)
     with call.client(interrupts.install) as client:
         interrupts.leave_if_asked()
         if detach:
             _require_cluster(client)
-        operation = client.submit(
+        operations = client.submit_folds(
             strategy,
             symbols=names(symbols, "--symbols"),
             timeframes=names(timeframes, "--timeframes"),
@@ -86,10 +88,14 @@ def train(
             epochs=epochs,
             seed=seed,
         )
-        render.say(f"submitted {operation.id}")
+        for operation in operations:
+            render.say(f"submitted {operation.id}")
+        if len(operations) > 1:
+            leave_or_follow = _leave_folds if detach else follow_folds
+            return leave_or_follow(call, client, operations, interrupts)
         if detach:
-            return _leave(call, client, operation)
-        return follow(call, client, operation, interrupts)
+            return _leave(call, client, operations[0])
+        return follow(call, client, operations[0], interrupts)
 
 
 def list_operations(
@@ -201,6 +207,14 @@ def _require_cluster(client: Client) -> None:
         raise ClusterRequired(
             "--detach needs a cluster that goes on without this command: start one with `ktrdr up`"
         )
+
+
+def _leave_folds(call: Call, client: Client, operations: Sequence[Operation], _: Interrupts) -> int:
+    for operation in operations:
+        client.launch(operation)
+    records = [operation.record() for operation in operations]
+    found = {"operations": records, "total": len(records), "summary": None}
+    return call.answer(found, lambda: views.operations(records))
 
 
 def _leave(call: Call, client: Client, operation: Operation) -> int:

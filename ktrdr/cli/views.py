@@ -38,6 +38,7 @@ def operation(record: Record) -> str:
         ("strategy", f"{request['strategy_name']} ({request['strategy_path']})"),
         ("data", _data(request)),
         ("dates", _dates(request)),
+        ("fold", request["fold"]),
         ("seed", request["seed"]),
         ("progress", _progress(record["progress"])),
         ("created", record["created_at"]),
@@ -49,6 +50,28 @@ def operation(record: Record) -> str:
         ("error", error and f"{error['message']} ({error['reason'] or error['code']})"),
     ]
     return render.fields(pairs + (_result(result) if result else []))
+
+
+def folds(records: Sequence[Record], summary: Record) -> str:
+    """Fold by fold how it ended, then every metric over the completed ones."""
+    rows = [
+        (
+            r["request"]["fold"],
+            r["operation_id"],
+            r["status"],
+            (r["result"] or {}).get("best_epoch"),
+        )
+        for r in records
+    ]
+    ended = render.table(("FOLD", "OPERATION", "STATUS", "BEST EPOCH"), rows)
+    figures = [
+        (name, *(_number(found[key]) for key in ("mean", "std", "min", "max")), found["folds"])
+        for name, found in summary["metrics"].items()
+    ]
+    if not figures:
+        return ended
+    headers = ("METRIC", "MEAN", "STD", "MIN", "MAX", "FOLDS")
+    return f"{ended}\n\n{render.table(headers, figures)}"
 
 
 def resumed(record: Record, report: Record, verbose: bool) -> str:

@@ -26,6 +26,8 @@ from ktrdr.runtime.standing import StandingRay
 from ktrdr.settings import Settings, read_settings
 from ktrdr.store import SqlStore, open_store
 
+Prepared = tuple[tuple[values.Request, values.Plan], ...]
+
 if TYPE_CHECKING:
     from ktrdr.data.store import BarStore
     from ktrdr.runtime.embedded import EmbeddedRay
@@ -78,12 +80,51 @@ class Client:
     # Training ------------------------------------------------------------------------------------
 
     def train(self, strategy: str | Path, **options: Any) -> Operation:
-        """Train a strategy: `submit` and `launch` in one. Takes the options of `submit`."""
+        """Train a strategy: `submit` and `launch` in one. Takes the options of `submit_folds`."""
         operation = self.submit(strategy, **options)
         self.launch(operation)
         return operation
 
-    def submit(  # noqa: PLR0913 - what a request may say
+    def train_folds(self, strategy: str | Path, **options: Any) -> tuple[Operation, ...]:
+        """Train every fold of a strategy: `submit_folds` and `launch` in one."""
+        operations = self.submit_folds(strategy, **options)
+        for operation in operations:
+            self.launch(operation)
+        return operations
+
+    def submit(self, strategy: str | Path, **options: Any) -> Operation:
+        """The one operation of `submit_folds`.
+
+        Raises:
+            Usage: the strategy's split has several folds; nothing is written.
+        """
+        prepared = self._prepared(strategy, **options)
+        if len(prepared) > 1:
+            raise Usage(
+                f"{strategy} has {len(prepared)} folds, one operation each: use train_folds or"
+                " submit_folds"
+            )
+        return self._submit(prepared)[0]
+
+    def submit_folds(self, strategy: str | Path, **options: Any) -> tuple[Operation, ...]:
+        """Check everything and write a pending operation for each fold of the strategy's split.
+
+        A chronological split is one fold. No Ray is started yet. Takes symbols, timeframes,
+        start_date, end_date, epochs and seed instead of the strategy's own.
+
+        Raises:
+            StrategyNotFound, InvalidStrategy, DataNotFound, InvalidData, Usage: nothing is written.
+        """
+        return self._submit(self._prepared(strategy, **options))
+
+    def _submit(self, prepared: Prepared) -> tuple[Operation, ...]:
+        rows = [
+            self.service.submit(request, plan, self.place.owner, secrets.token_hex(16))
+            for request, plan in prepared
+        ]
+        return tuple(Operation(self, row.operation_id) for row in rows)
+
+    def _prepared(  # noqa: PLR0913 - what a request may say
         self,
         strategy: str | Path,
         *,
@@ -93,18 +134,11 @@ class Client:
         end_date: str | None = None,
         epochs: int | None = None,
         seed: int | None = None,
-    ) -> Operation:
-        """Check everything and write a pending operation; no Ray yet.
-
-        Raises:
-            StrategyNotFound, InvalidStrategy, DataNotFound, InvalidData, Usage: nothing is written.
-        """
+    ) -> Prepared:
         from ktrdr.runtime import submitting
 
         overrides = submitting.Overrides(symbols, timeframes, start_date, end_date, epochs, seed)
-        request, plan = submitting.prepare(Path(strategy), overrides, self.storage())
-        row = self.service.submit(request, plan, self.place.owner, secrets.token_hex(16))
-        return Operation(self, row.operation_id)
+        return submitting.prepare(Path(strategy), overrides, self.storage())
 
     def launch(self, operation: Operation) -> None:
         """Start Ray for an operation that this client submitted or resumed, where none is up.

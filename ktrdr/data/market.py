@@ -16,7 +16,7 @@ Stored = Callable[[str], Iterable[str]]
 
 @dataclass(frozen=True)
 class Span:
-    """Which rows of a stored series are used: open times in microseconds UTC, both ends included."""
+    """Rows of a stored series: open times in microseconds UTC, both ends included."""
 
     symbol: str
     timeframe: str

@@ -98,6 +98,11 @@ class BarStore:
             ) from error
         return old, (bars.first, bars.last)
 
+    def timeframes(self, symbol: str) -> list[str]:
+        """Those that a symbol has bars of."""
+        folder = self.root / "bars" / check_symbol(symbol)
+        return sorted(p.stem for p in folder.glob(f"*{_SUFFIX}") if not p.name.startswith("."))
+
     def summaries(self) -> list[BarsSummary]:
         """Everything that is stored, by symbol and timeframe, read from the files' footers only."""
         return [_summary(path) for path in self._paths()]

@@ -1,95 +1,118 @@
-"""From bars to network inputs: indicators, then fuzzy memberships, in the strategy's order.
+"""From bars to the values that the network's inputs are made of: indicators at every timeframe.
 
-Nothing here is fitted: the strategy and the bars up to a row determine that row's inputs.
+Nothing here is fitted: the strategy and the bars that have closed determine a row's values.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
-from ktrdr.data.bars import Bars, FloatArray
+from ktrdr.data.bars import Bars, FloatArray, IntArray
+from ktrdr.data.market import Market
 from ktrdr.errors import InvalidData
-from ktrdr.features.fuzzy import grade
-from ktrdr.features.indicators import compute_indicator, lookback
-from ktrdr.strategy.memberships import FuzzySet
+from ktrdr.features.indicators import IndicatorOutputs, warm_up
+from ktrdr.features.joining import last_closed
+from ktrdr.features.transforms import Transform
+from ktrdr.strategy.naming import InputGroup, input_groups
 from ktrdr.strategy.schema import Strategy
+
+InputArray = NDArray[np.float32]
 
 
 @dataclass(frozen=True, eq=False)
-class Inputs:
-    """Network inputs of the bars from `warm_up` on.
+class SymbolSeries:
+    """What a symbol shows: the values of every input group, on the bars of the group's timeframe.
 
-    `matrix` is float32 [len(bars) - warm_up, len(names)], C-contiguous, values in [0, 1].
+    `places` says by timeframe where each base bar finds the last closed one. `first` is the index
+    of the first base bar that has enough history behind it at every timeframe.
     """
 
-    names: tuple[str, ...]
-    matrix: NDArray[np.float32]
-    warm_up: int
+    base: Bars
+    groups: tuple[InputGroup, ...]
+    values: tuple[FloatArray, ...]
+    places: Mapping[str, IntArray]
+    first: int
+
+    def shown(self, group: int, bars: IntArray) -> FloatArray:
+        """The values of a group at base bars, by their indices."""
+        places = self.places[self.groups[group].timeframe]
+        values: FloatArray = self.values[group][places[bars]]
+        return values
 
 
-def compute_inputs(strategy: Strategy, bars: Bars) -> Inputs:
-    """The inputs of every bar that has enough history behind it.
+def compute_series(strategy: Strategy, market: Market, symbol: str) -> SymbolSeries:
+    """The values that a symbol's inputs are made of.
 
-    Raises InvalidData where no bar has, or where an indicator leaves the finite numbers.
+    Raises InvalidData where no bar has enough history, or where an indicator leaves the finite
+    numbers.
     """
-    warm_up = first_usable_row(strategy)
-    if len(bars) <= warm_up:
-        raise InvalidData(
-            f"{len(bars):,} bars of {bars.symbol} {bars.timeframe} are too few: the strategy needs "
-            f"{warm_up:,} bars of history before its first row; import more bars or widen the "
-            "dates",
-            bars=len(bars),
-            needed=warm_up + 1,
-        )
-    names = input_names(strategy, bars.timeframe)
-    matrix = np.empty((len(bars) - warm_up, len(names)), dtype=np.float32)
+    base, groups = market.base(symbol), input_groups(strategy)
+    timeframes = {group.timeframe for group in groups}
+    places = {name: last_closed(market.series[symbol, name], base) for name in timeframes}
+    first = _first_usable(strategy, market, base, groups, places)
+    values: list[FloatArray] = [np.empty(0)] * len(groups)
+    for timeframe in timeframes:
+        bars = market.series[symbol, timeframe]
+        outputs = IndicatorOutputs(strategy.indicators, bars)
+        for index, group in enumerate(groups):
+            if group.timeframe == timeframe:
+                series = outputs.series(group.reference)
+                _check_finite(series, int(places[timeframe][first]), group.reference, bars)
+                values[index] = series
+    return SymbolSeries(base, groups, tuple(values), places, first)
+
+
+def fill_matrix(
+    matrix: InputArray, series: SymbolSeries, bars: IntArray, transforms: tuple[Transform, ...]
+) -> None:
+    """Write the columns of these base bars into the rows of `matrix`, [len(bars), columns]."""
     column = 0
-    for fuzzy_set in used_sets(strategy).values():
-        values = _series(strategy, fuzzy_set.indicator, bars)[warm_up:]
-        _check_finite(values, fuzzy_set.indicator, bars, warm_up)
-        for _, membership in fuzzy_set.ordered:
-            matrix[:, column] = grade(membership, values)
+    for index, transform in enumerate(transforms):
+        for values in transform.apply(series.shown(index, bars)):
+            matrix[:, column] = values
             column += 1
-    return Inputs(names, matrix, warm_up)
 
 
-def first_usable_row(strategy: Strategy) -> int:
-    """Bars to leave out at the beginning: `history_required`, or an indicator's longer lookback."""
-    used = {fuzzy_set.indicator.partition(".")[0] for fuzzy_set in used_sets(strategy).values()}
-    lookbacks = [lookback(strategy.indicators[indicator_id]) for indicator_id in used]
-    return max(strategy.training_data.history_required, *lookbacks)
-
-
-def input_names(strategy: Strategy, timeframe: str) -> tuple[str, ...]:
-    """`{timeframe}_{fuzzy_set}_{membership}` in the order of the matrix's columns."""
-    return tuple(
-        f"{timeframe}_{set_id}_{membership}"
-        for set_id, fuzzy_set in used_sets(strategy).items()
-        for membership in fuzzy_set.order
+def _first_usable(
+    strategy: Strategy,
+    market: Market,
+    base: Bars,
+    groups: tuple[InputGroup, ...],
+    places: Mapping[str, IntArray],
+) -> int:
+    """Bars to leave out at the beginning: `history_required`, or what an indicator needs more."""
+    needed = dict.fromkeys(places, 0)
+    for group in groups:
+        lookback = warm_up(strategy.indicators, group.reference)
+        needed[group.timeframe] = max(needed[group.timeframe], lookback)
+    history = strategy.training_data.history_required
+    starts = {name: int(np.searchsorted(places[name], needed[name])) for name in places}
+    first = max(history, *starts.values())
+    if first < len(base):
+        return first
+    late = next((name for name in starts if starts[name] >= len(base)), base.timeframe)
+    bars = market.series[base.symbol, late]
+    wanted = needed[late] if starts[late] >= len(base) else history
+    raise InvalidData(
+        f"{len(bars):,} bars of {bars.symbol} {bars.timeframe} are too few: the strategy needs "
+        f"{wanted:,} bars of history before its first row; import more bars or widen the dates",
+        symbol=bars.symbol,
+        timeframe=bars.timeframe,
+        bars=len(bars),
+        needed=wanted + 1,
     )
 
 
-def used_sets(strategy: Strategy) -> dict[str, FuzzySet]:
-    """The fuzzy sets that are network inputs, in the order of the inputs."""
-    return {item.fuzzy_set: strategy.fuzzy_sets[item.fuzzy_set] for item in strategy.nn_inputs}
-
-
-def _series(strategy: Strategy, reference: str, bars: Bars) -> FloatArray:
-    """What `indicator` or `indicator.output` refers to; the bare id means the first output."""
-    indicator_id, _, output = reference.partition(".")
-    outputs = compute_indicator(strategy.indicators[indicator_id], bars)
-    return outputs[output] if output else next(iter(outputs.values()))
-
-
-def _check_finite(values: FloatArray, reference: str, bars: Bars, warm_up: int) -> None:
+def _check_finite(values: FloatArray, first: int, reference: str, bars: Bars) -> None:
     """Prices are checked, but extreme ones can overflow in an indicator's arithmetic."""
-    bad = np.flatnonzero(~np.isfinite(values))
+    bad = np.flatnonzero(~np.isfinite(values[first:]))
     if len(bad):
         raise InvalidData(
             f"indicator {reference} has no finite value at {len(bad):,} bars of {bars.symbol} "
-            f"{bars.timeframe}, first at row {warm_up + int(bad[0]):,}; check the bars there",
+            f"{bars.timeframe}, first at row {first + int(bad[0]):,}; check the bars there",
             rows=len(bad),
         )

@@ -34,8 +34,7 @@ _STOPS = {
     StopKind.SHUTDOWN: "because the process or machine that ran it was shut down",
     StopKind.DRAIN: "because its node was being emptied",
 }
-_OPTIONS = ("symbol", "timeframe", "start_date", "end_date", "epochs", "seed")
-_PLURAL = ("symbol", "timeframe")
+_OPTIONS = ("symbols", "timeframes", "start_date", "end_date", "epochs", "seed")
 
 
 def explanation(
@@ -118,8 +117,9 @@ def _train_again(operation: Operation) -> str:
     words = ["ktrdr", "train", operation.request.strategy_path]
     for name in _OPTIONS:
         if name in given:
-            option = f"{name}s" if name in _PLURAL else name.replace("_", "-")
-            words += [f"--{option}", str(given[name])]
+            value = given[name]
+            said = ",".join(value) if isinstance(value, list) else str(value)
+            words += [f"--{name.replace('_', '-')}", said]
     return shlex.join(words)
 
 

@@ -122,6 +122,8 @@ class Request:
     epochs: int
     seed: int
     workers: int
+    fold: int | None = None
+    """Which fold of the strategy's split it trains, from 1; None where it has no folds."""
 
 
 @dataclass(frozen=True)
@@ -136,9 +138,9 @@ class Plan:
     data_fingerprint: str
     dataset_digest: str
     """Of the features and labels made from the two."""
-    span: dict[str, int]
-    """{"first", "last", "rows"}: open times of the first and last bar used, in microseconds since
-    1970, and how many bars that is."""
+    spans: list[dict[str, Any]]
+    """Of each stored series that is used {"symbol", "timeframe", "first", "last", "rows"}: open
+    times of the first and last bar, in microseconds since 1970, and how many bars that is."""
     storage: str
     """The storage root, absolute; an operation keeps the root it was made in."""
     max_restarts: int = 3

@@ -6,7 +6,8 @@ from dataclasses import asdict
 from pathlib import Path
 
 from ktrdr.checkpoints.manifest import Provenance
-from ktrdr.data.bars import Bars, fingerprint, format_us
+from ktrdr.data.bars import Bars, format_us
+from ktrdr.data.market import Market, Span, gather, span_of
 from ktrdr.data.store import BarStore
 from ktrdr.errors import DataChanged, DataNotFound
 from ktrdr.features.cache import cached_dataset
@@ -17,6 +18,7 @@ from ktrdr.training.environment import environment
 from ktrdr.training.trainer import TrainingJob
 
 DEVICE, WORKERS, THREADS = "cpu", 1, 1
+_ADVICE = "import the old ones again to resume, or train anew"
 
 
 def planned_dataset(request: Request, plan: Plan, strategy: Strategy) -> Dataset:
@@ -26,20 +28,46 @@ def planned_dataset(request: Request, plan: Plan, strategy: Strategy) -> Dataset
         DataNotFound, DataChanged: they are not there any more.
     """
     root = Path(plan.storage)
-    bars = BarStore(root).read(request.symbols[0], request.timeframes[0])
-    bars = bars.between(plan.span["first"], plan.span["last"])
-    if fingerprint(bars) != plan.data_fingerprint:
-        raise _revised(bars, plan)
-    dataset = cached_dataset(root, strategy, bars)
+    market = planned_market(plan, strategy)
+    dataset = cached_dataset(root, strategy, market, request.fold or 1)
     if dataset.digest != plan.dataset_digest:
         raise DataChanged(
-            f"the same bars of {bars.symbol} {bars.timeframe} and the same strategy give other"
+            f"the same bars of {', '.join(request.symbols)} and the same strategy give other"
             " features or labels than when the operation began: resume with the versions of ktrdr"
             " and its libraries that it began with, or train anew",
-            symbol=bars.symbol,
-            timeframe=bars.timeframe,
+            symbols=list(request.symbols),
+            timeframes=list(request.timeframes),
         )
     return dataset
+
+
+def planned_market(plan: Plan, strategy: Strategy) -> Market:
+    """The stored bars of a plan's spans, as they were.
+
+    Raises:
+        DataNotFound, DataChanged: they are not.
+    """
+    store = BarStore(Path(plan.storage))
+    spans = {(s["symbol"], s["timeframe"]): Span(**s) for s in plan.spans}
+
+    def read(symbol: str, timeframe: str) -> Bars | None:
+        span = spans.get((symbol, timeframe))
+        return None if span is None else _within(span, store.read(symbol, timeframe))
+
+    def stored(symbol: str) -> list[str]:
+        return [timeframe for name, timeframe in spans if name == symbol]
+
+    market = gather(strategy.symbols, strategy.timeframes, strategy.base_timeframe, read, stored)
+    if market.fingerprint != plan.data_fingerprint:
+        raise _revised(market, tuple(spans.values()))
+    return market
+
+
+def _within(span: Span, stored: Bars) -> Bars:
+    bars = stored.between(span.first, span.last)
+    if len(bars):
+        return bars
+    raise DataNotFound(f"the bars of {span} are gone: {_ADVICE}")
 
 
 def planned_job(request: Request, plan: Plan, strategy: Strategy, dataset: Dataset) -> TrainingJob:
@@ -56,22 +84,20 @@ def planned_job(request: Request, plan: Plan, strategy: Strategy, dataset: Datas
     return TrainingJob(strategy, provenance, DEVICE, THREADS)
 
 
-def _revised(bars: Bars, plan: Plan) -> DataChanged | DataNotFound:
+def _revised(market: Market, before: tuple[Span, ...]) -> DataChanged:
     """What can be said of it: the old rows are not kept."""
-    first, last, before = plan.span["first"], plan.span["last"], plan.span["rows"]
-    span = f"the bars of {bars.symbol} {bars.timeframe} from {format_us(first)} to"
-    span = f"{span} {format_us(last)}"
-    advice = "import the old ones again to resume, or train anew"
-    if not len(bars):
-        return DataNotFound(f"{span} are gone: {advice}")
+    changed = [(span, now) for span, now in zip(before, market.sources, strict=True)]
+    differing = [(span, now) for span, now in changed if span_of(now) != span] or changed
+    span, now = differing[0]
     same = "the same number, but other values or times"
-    told = same if len(bars) == before else f"{len(bars):,} bars instead of {before:,}"
+    told = same if len(now) == span.rows else f"{len(now):,} bars instead of {span.rows:,}"
+    others = f" or of {', '.join(str(s) for s, _ in differing[1:])}" if len(differing) > 1 else ""
     return DataChanged(
-        f"{span} were revised since the operation began ({told}): {advice}",
-        symbol=bars.symbol,
-        timeframe=bars.timeframe,
-        first=format_us(first),
-        last=format_us(last),
-        rows=len(bars),
-        rows_before=before,
+        f"the bars of {span}{others} were revised since the operation began ({told}): {_ADVICE}",
+        symbol=span.symbol,
+        timeframe=span.timeframe,
+        first=format_us(span.first),
+        last=format_us(span.last),
+        rows=len(now),
+        rows_before=span.rows,
     )

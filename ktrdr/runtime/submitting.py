@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from ktrdr.checkpoints.storage import Storage
-from ktrdr.data.bars import Bars, check_symbol, check_timeframe, fingerprint, parse_date_range
+from ktrdr.data.bars import Bars, check_symbol, check_timeframe, parse_date_range
+from ktrdr.data.market import Market, gather
 from ktrdr.data.store import BarStore
 from ktrdr.errors import DataNotFound, Usage
 from ktrdr.operations.model import Plan, Request
@@ -31,7 +32,7 @@ class Overrides:
         """Those given, by the names that `loading.with_overrides` takes.
 
         Raises:
-            Usage: one of them cannot be; several symbols or timeframes among them.
+            Usage: one of them cannot be.
         """
         if self.epochs is not None and self.epochs < 1:
             raise Usage(f"epochs must be at least 1, not {self.epochs}")
@@ -39,8 +40,8 @@ class Overrides:
             raise Usage(f"the seed must lie between 0 and {2**32 - 1}, not {self.seed}")
         parse_date_range(self.start_date, self.end_date)
         given = {
-            "symbol": _only_one("symbol", self.symbols, check_symbol),
-            "timeframe": _only_one("timeframe", self.timeframes, check_timeframe),
+            "symbols": _checked("symbol", self.symbols, check_symbol),
+            "timeframes": _checked("timeframe", self.timeframes, check_timeframe),
             "start_date": self.start_date,
             "end_date": self.end_date,
             "epochs": self.epochs,
@@ -49,8 +50,10 @@ class Overrides:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def prepare(path: Path, overrides: Overrides, storage: Storage) -> tuple[Request, Plan]:
+def prepare(path: Path, overrides: Overrides, storage: Storage) -> tuple[tuple[Request, Plan], ...]:
     """Check strategy, options and bars, and resolve what every attempt will use.
+
+    One request and plan for each fold of the strategy's split.
 
     Raises:
         StrategyNotFound, InvalidStrategy, Usage, DataNotFound, InvalidData.
@@ -61,58 +64,72 @@ def prepare(path: Path, overrides: Overrides, storage: Storage) -> tuple[Request
     given_path, path = path, path.absolute()
     own = loading.load_strategy(path)
     strategy = loading.with_overrides(own, given)
-    bars = selected_bars(strategy, storage)
-    dataset = cached_dataset(storage.root, strategy, bars)
-    plan = Plan(
-        config=loading.config(strategy),
-        overrides=given,
-        strategy_fingerprint=loading.fingerprint(strategy),
-        data_fingerprint=fingerprint(bars),
-        dataset_digest=dataset.digest,
-        span={"first": bars.first, "last": bars.last, "rows": len(bars)},
-        storage=str(storage.root),
-        strategy_given=str(given_path),
-        overridden={"epochs": own.training.epochs} if "epochs" in given else {},
-    )
-    return _request(path, strategy), plan
+    market = selected_bars(strategy, storage)
+    split, prepared = strategy.training.data_split, []
+    for fold in range(1, split.num_folds + 1):
+        dataset = cached_dataset(storage.root, strategy, market, fold)
+        plan = Plan(
+            config=loading.config(strategy),
+            overrides=given,
+            strategy_fingerprint=loading.fingerprint(strategy),
+            data_fingerprint=market.fingerprint,
+            dataset_digest=dataset.digest,
+            spans=[asdict(span) for span in market.spans],
+            storage=str(storage.root),
+            strategy_given=str(given_path),
+            overridden={"epochs": own.training.epochs} if "epochs" in given else {},
+        )
+        request = _request(path, strategy, fold if split.num_folds > 1 else None)
+        prepared.append((request, plan))
+    return tuple(prepared)
 
 
-def selected_bars(strategy: Strategy, storage: Storage) -> Bars:
-    """The stored bars of the strategy's symbol, timeframe and dates.
+def selected_bars(strategy: Strategy, storage: Storage) -> Market:
+    """The stored bars of the strategy's symbols, timeframes and dates.
 
     Raises:
-        DataNotFound: there are none.
+        DataNotFound: some are missing.
     """
-    data = strategy.training_data
-    bars = BarStore(storage.root).read(strategy.symbol, strategy.timeframe)
-    chosen = bars.between(*parse_date_range(data.start_date, data.end_date))
-    if not len(chosen):
-        raise DataNotFound(
-            f"no bars of {strategy.symbol} {strategy.timeframe} between"
-            f" {data.start_date or 'the first'} and {data.end_date or 'the last'}:"
-            f" see `ktrdr data show {strategy.symbol} {strategy.timeframe}`"
-        )
-    return chosen
+    store, data = BarStore(storage.root), strategy.training_data
+    days = parse_date_range(data.start_date, data.end_date)
+
+    def read(symbol: str, timeframe: str) -> Bars | None:
+        if timeframe not in store.timeframes(symbol):
+            return None
+        chosen = store.read(symbol, timeframe).between(*days)
+        if not len(chosen):
+            raise DataNotFound(
+                f"no bars of {symbol} {timeframe} between {data.start_date or 'the first'} and"
+                f" {data.end_date or 'the last'}: see `ktrdr data show {symbol} {timeframe}`"
+            )
+        return chosen
+
+    stored = store.timeframes if data.timeframes.resample else None
+    return gather(strategy.symbols, strategy.timeframes, strategy.base_timeframe, read, stored)
 
 
-def _request(path: Path, strategy: Strategy) -> Request:
+def _request(path: Path, strategy: Strategy, fold: int | None) -> Request:
     data = strategy.training_data
     return Request(
         strategy_path=str(path),
         strategy_name=strategy.name,
-        symbols=(strategy.symbol,),
-        timeframes=(strategy.timeframe,),
+        symbols=strategy.symbols,
+        timeframes=strategy.timeframes,
         start_date=data.start_date.isoformat() if data.start_date else None,
         end_date=data.end_date.isoformat() if data.end_date else None,
         epochs=strategy.training.epochs,
         seed=strategy.training.seed,
         workers=1,
+        fold=fold,
     )
 
 
-def _only_one(what: str, values: Sequence[str] | None, check: Callable[[str], str]) -> str | None:
+def _checked(
+    what: str, values: Sequence[str] | None, check: Callable[[str], str]
+) -> list[str] | None:
     if values is None:
         return None
-    if len(values) != 1:
-        raise Usage(f"give one {what}, not {len(values)}: a strategy trains on one")
-    return check(values[0])
+    names = [check(value) for value in values]
+    if not names or len(set(names)) < len(names):
+        raise Usage(f"name each {what} once: {', '.join(names) or 'none is given'}")
+    return names

@@ -4,61 +4,81 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterable, Iterator
+from typing import NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
+from ktrdr.data.bars import IntArray
 from ktrdr.features.dataset import Dataset
 
-Batch = tuple[Tensor, Tensor]
 
-_CHUNK_ROWS = 65_536
+class Batch(NamedTuple):
+    """Some samples: inputs [B, F] or [B, L, F], labels [B], and weights [B] where they differ."""
+
+    inputs: Tensor
+    labels: Tensor
+    weights: Tensor | None = None
 
 
 class Split:
     """The samples of a split as tensors on the device.
 
-    `inputs` are those of `samples`, float32 [N, F] or [N, L, F]; `labels`, int64 or float32 [N],
-    belong to the last row of each. No sample reaches into another split.
+    `inputs` is float32 [N, F], or all sequences of the split as a view [M, L, F], of which `places`
+    [N] are the samples (None: all). `labels`, int64 or float32 [N], belong to the last row of each
+    sample, `weights`, float32 [N], likewise (None: all count 1). No sample reaches over a segment's
+    edge.
     """
 
     def __init__(
         self, dataset: Dataset, rows: range, device: torch.device, sequence_length: int | None
     ) -> None:
+        places = dataset.samples(rows, sequence_length)
         # Copied: the arrays may be read-only memory maps, which torch cannot stand.
-        window = slice(rows.start, rows.stop)
-        inputs = torch.from_numpy(np.array(dataset.inputs[window])).to(device)
-        labels = torch.from_numpy(np.array(dataset.labels[window])).to(device)
-        self.inputs = samples(inputs, sequence_length)
-        self.labels = labels[len(rows) - len(self.inputs) :]
+        self.labels = torch.from_numpy(dataset.labels[places]).to(device)
+        self.weights = (
+            None
+            if dataset.weights is None
+            else torch.from_numpy(dataset.weights[places]).to(device)
+        )
+        self.places: Tensor | None = None
+        if sequence_length is None:
+            self.inputs = torch.from_numpy(_taken(dataset.inputs, places)).to(device)
+            return
+        window = np.array(dataset.inputs[rows.start : rows.stop])
+        self.inputs = sequences(torch.from_numpy(window).to(device), sequence_length)
+        if len(places) < len(self.inputs):
+            first = places - rows.start - (sequence_length - 1)
+            self.places = torch.from_numpy(first).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
 
-    def chunks(self) -> Iterator[Batch]:
-        """The samples in their own order, as many at a time as memory stands."""
-        inputs = chunks(self.inputs)
-        return zip(inputs, torch.split(self.labels, len(inputs[0])), strict=True)
+    @property
+    def last_rows(self) -> Tensor:
+        """The last row of each sample, [N, F]."""
+        if self.inputs.dim() == 2:
+            return self.inputs
+        last = self.inputs[:, -1]
+        return last if self.places is None else last[self.places]
 
 
-def samples(rows: Tensor, sequence_length: int | None) -> Tensor:
-    """What a network is shown, from rows [N, F] in the order of time.
+def _taken(array: NDArray[np.float32], places: IntArray) -> NDArray[np.float32]:
+    """The rows at rising places, copied; a plain slice where they follow each other."""
+    if len(places) and int(places[-1]) - int(places[0]) + 1 == len(places):
+        return np.array(array[int(places[0]) : int(places[-1]) + 1])
+    return np.ascontiguousarray(array[places])
 
-    Without a `sequence_length` the rows themselves. Else, for every row that has enough rows before
-    it, the L rows that end with it: [N - L + 1, L, F], a view that takes no memory.
+
+def sequences(rows: Tensor, sequence_length: int) -> Tensor:
+    """For every row that has enough rows before it the L rows that end with it, from [N, F] in the
+    order of time: [N - L + 1, L, F], a view that takes no memory.
     """
-    if sequence_length is None:
-        return rows
     if len(rows) < sequence_length:
         return rows.new_empty(0, sequence_length, rows.shape[1])
     return rows.unfold(0, sequence_length, 1).transpose(1, 2)
-
-
-def chunks(inputs: Tensor) -> tuple[Tensor, ...]:
-    """Samples cut into parts of as many rows as a network is shown at once outside training."""
-    rows_each = inputs.shape[1] if inputs.dim() == 3 else 1
-    return torch.split(inputs, max(1, _CHUNK_ROWS // rows_each))
 
 
 class ShuffledBatches:
@@ -72,12 +92,19 @@ class ShuffledBatches:
         """The labels in the order of the epoch that was arranged last."""
         # Views of buffers: made once, filled anew by every epoch.
         self._label_batches = torch.split(self.labels, batch_size)
+        self._weights = None if split.weights is None else torch.empty_like(split.weights)
+        self._weight_batches: tuple[Tensor | None, ...] = (
+            (None,) * len(self._label_batches)
+            if self._weights is None
+            else torch.split(self._weights, batch_size)
+        )
         self._inputs = None if split.inputs.dim() == 3 else torch.empty_like(split.inputs)
         """None for sequences: they overlap, and a copy of all would be L times the split."""
         self._batches: list[Batch] = []
         if self._inputs is not None:
             input_batches = torch.split(self._inputs, batch_size)
-            self._batches = list(zip(input_batches, self._label_batches, strict=True))
+            whole = zip(input_batches, self._label_batches, self._weight_batches, strict=True)
+            self._batches = [Batch(*parts) for parts in whole]
 
     def __len__(self) -> int:
         return len(self._label_batches)
@@ -86,14 +113,18 @@ class ShuffledBatches:
         """Shuffle for an epoch (whole epochs done before it); its batches from `first` on."""
         order = permutation(self._seed, epoch, len(self._split)).to(self.labels.device)
         torch.index_select(self._split.labels, 0, order, out=self.labels)
+        if self._weights is not None and self._split.weights is not None:
+            torch.index_select(self._split.weights, 0, order, out=self._weights)
         if self._inputs is None:
+            order = order if self._split.places is None else self._split.places[order]
             return self._gathered(torch.split(order, self._batch_size)[first:], first)
         torch.index_select(self._split.inputs, 0, order, out=self._inputs)
         return self._batches[first:]
 
     def _gathered(self, places: Iterable[Tensor], first: int) -> Iterator[Batch]:
-        for place, labels in zip(places, self._label_batches[first:], strict=True):
-            yield self._split.inputs.index_select(0, place), labels
+        known = zip(self._label_batches[first:], self._weight_batches[first:], strict=True)
+        for place, (labels, weights) in zip(places, known, strict=True):
+            yield Batch(self._split.inputs.index_select(0, place), labels, weights)
 
 
 def permutation(seed: int, epoch: int, n: int) -> Tensor:

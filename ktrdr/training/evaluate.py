@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from ktrdr.training.batches import Split
+from ktrdr.training.inference import answers
 from ktrdr.training.losses import Criterion
 
 
@@ -22,18 +23,11 @@ class Evaluation:
 
 def evaluate(model: nn.Module, split: Split, criterion: Criterion) -> Evaluation:
     """Judge a split that has samples; no random state is used."""
-    total = torch.zeros((), dtype=torch.float64, device=split.labels.device)
-    weight = torch.zeros_like(total)
-    predictions = []
     model.eval()
-    with torch.no_grad():
-        for inputs, labels in split.chunks():
-            outputs = model(inputs)
-            chunk_total, chunk_weight = criterion.total(outputs, labels)
-            total += chunk_total
-            weight += chunk_weight
-            predictions.append(criterion.predictions(outputs))
+    outputs = answers(model, split.inputs, split.places)
     model.train()
-    predicted = torch.cat(predictions)
-    hits = int(criterion.hits(predicted, split.labels).sum().item())
+    with torch.no_grad():
+        total, weight = criterion.total(outputs, split.labels, split.weights)
+        predicted = criterion.predictions(outputs)
+        hits = int(criterion.hits(predicted, split.labels).sum().item())
     return Evaluation((total / weight).item(), hits / len(split), predicted)

@@ -66,7 +66,11 @@ class Learner:
         self._validation = self._split(splits.validation)
         self._criterion = make_criterion(training, split.labels, dataset.class_names)
         self.model = build_model(
-            strategy.model, len(dataset.input_names), self._criterion.num_outputs, training.seed
+            strategy.model,
+            dataset.columns,
+            self._criterion.num_outputs,
+            training.seed,
+            split.last_rows,
         ).to(device)
         self._parameters = list(self.model.parameters())
         self.optimizer = make_optimizer(training, self._parameters, device)
@@ -129,13 +133,13 @@ class Learner:
         self._resumed_at = self._place.clock()
         return self._shuffled.arrange(self.loop.epoch, self.loop.batch)
 
-    def step(self, inputs: Tensor, labels: Tensor) -> None:
+    def step(self, batch: Batch) -> None:
         """Learn from one batch. Never waits for the device but once in many batches."""
         self.torn = True
         for parameter in self._parameters:
             parameter.grad = None  # what zero_grad does, without its profiler's bookkeeping
-        outputs = self.model(inputs)
-        loss = self._criterion.mean(outputs, labels)
+        outputs = self.model(batch.inputs)
+        loss = self._criterion.mean(outputs, batch.labels, batch.weights)
         torch.autograd.backward(loss)
         if self._training.gradient_clip is not None:
             torch.nn.utils.clip_grad_norm_(self._parameters, self._training.gradient_clip)

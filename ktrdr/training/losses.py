@@ -27,11 +27,13 @@ class Criterion(Protocol):
     def hit_metric(self) -> str:
         """What the share of hits is called, as in `train_accuracy`."""
 
-    def mean(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        """Mean loss over the rows, a scalar: what a training step minimises."""
+    def mean(self, outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        """Mean loss over the rows, each by its weight, a scalar: what a training step minimises."""
 
-    def total(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        """Sum of the losses, and of the weights to divide it by: to average over chunks."""
+    def total(
+        self, outputs: Tensor, labels: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """Sum of the losses, each by its weight, and of the weights to divide it by."""
 
     def predictions(self, outputs: Tensor) -> Tensor:
         """What the outputs say, [N], to be compared with labels."""
@@ -58,14 +60,17 @@ class ClassCriterion:
     def num_outputs(self) -> int:
         return len(self.class_names)
 
-    def mean(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        if self.focal_gamma is None:
+    def mean(self, outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        if self.focal_gamma is None and weights is None:
             return F.cross_entropy(outputs, labels, self.class_weights)
-        total, weight = self.total(outputs, labels)
+        total, weight = self.total(outputs, labels, weights)
         return total / weight
 
-    def total(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        weights = self.class_weights[labels]
+    def total(
+        self, outputs: Tensor, labels: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        of_class = self.class_weights[labels]
+        weights = of_class if weights is None else of_class * weights
         losses = F.cross_entropy(outputs, labels, reduction="none")
         if self.focal_gamma is not None:
             losses = (1.0 - torch.exp(-losses)) ** self.focal_gamma * losses
@@ -91,12 +96,20 @@ class ValueCriterion:
     hit_metric = "sign_agreement"
     num_outputs = 1
 
-    def mean(self, outputs: Tensor, labels: Tensor) -> Tensor:
-        return self._loss(outputs[:, 0], labels, "mean")
+    def mean(self, outputs: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tensor:
+        if weights is None:
+            return self._loss(outputs[:, 0], labels, "mean")
+        total, weight = self.total(outputs, labels, weights)
+        return total / weight
 
-    def total(self, outputs: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-        loss = self._loss(outputs[:, 0], labels, "sum")
-        return loss, loss.new_tensor(len(labels))
+    def total(
+        self, outputs: Tensor, labels: Tensor, weights: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        if weights is None:
+            loss = self._loss(outputs[:, 0], labels, "sum")
+            return loss, loss.new_tensor(len(labels))
+        losses = self._loss(outputs[:, 0], labels, "none")
+        return (weights * losses).sum(), weights.sum()
 
     def predictions(self, outputs: Tensor) -> Tensor:
         return outputs[:, 0]

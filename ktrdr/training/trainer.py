@@ -91,13 +91,13 @@ def fit(
             writer.start(learner.snapshot(CheckpointType.INITIAL))
         due = clock() + triggers.every_seconds
         while not learner.finished:
-            for inputs, labels in learner.remaining_batches():
+            for batch in learner.remaining_batches():
                 if (stop := context.stop_requested) is not None:
                     return _stop(learner, writer, context, stop)
                 if clock() >= due or writer.failure is not None:
                     due = clock() + triggers.every_seconds
                     _save(learner, writer)
-                learner.step(inputs, labels)
+                learner.step(batch)
                 progress.step += 1
             row = learner.finish_epoch()
             progress.metrics = row.metrics

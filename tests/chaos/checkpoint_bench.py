@@ -66,7 +66,7 @@ class Bench:
             strategy_fingerprint="s" * 64,
             data_fingerprint="d" * 64,
             dataset_digest="f" * 64,
-            span={"first": 1, "last": 2},
+            spans=[{"symbol": "EURUSD", "timeframe": "1h", "first": 1, "last": 2, "rows": 2}],
             storage=str(self.storage.root),
         )
         row = self.service.submit(request, plan, owner, name)

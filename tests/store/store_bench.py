@@ -79,7 +79,7 @@ def plan() -> Plan:
         strategy_fingerprint="s" * 64,
         data_fingerprint="d" * 64,
         dataset_digest="f" * 64,
-        span={"first": 1_700_000_000_000, "last": 1_700_000_300_000},
+        spans=[{"symbol": "EURUSD", "timeframe": "5m", "first": 1, "last": 2, "rows": 2}],
         storage="/storage",
     )
 

@@ -61,7 +61,7 @@ def submitted() -> Operation:
         strategy_fingerprint="s" * 64,
         data_fingerprint="d" * 64,
         dataset_digest="f" * 64,
-        span={"first": 1, "last": 2},
+        spans=[{"symbol": "EURUSD", "timeframe": "1h", "first": 1, "last": 2, "rows": 2}],
         storage="/s",
     )
     return transitions.submit(ID, request, plan, OWNER, "r-submit", NOW).after
