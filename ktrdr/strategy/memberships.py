@@ -22,7 +22,7 @@ Shape = Literal[
 ]
 
 # What the parameters of each shape are, in their order. The formulas: `ktrdr.features.fuzzy`.
-PARAMETERS: dict[Shape, tuple[str, ...]] = {
+PARAMETERS: dict[str, tuple[str, ...]] = {
     "triangular": ("left", "peak", "right"),
     "trapezoidal": ("left", "top_left", "top_right", "right"),
     "gaussian": ("mean", "sigma"),
@@ -32,9 +32,9 @@ PARAMETERS: dict[Shape, tuple[str, ...]] = {
     "right_shoulder": ("foot", "top"),
 }
 
-_SHAPE_OF_A_LIST: dict[int, Shape] = {3: "triangular", 4: "trapezoidal"}
+_SHAPE_OF_A_LIST = {3: "triangular", 4: "trapezoidal"}
 _POSITIVE = {"gaussian": ("sigma",), "bell": ("width", "slope")}
-_LARGEST = 1e300  # beyond, a difference of two parameters could leave the finite numbers
+LARGEST = 1e300  # beyond, a difference of two parameters could leave the finite numbers
 _AUTO_NAMES = {
     2: ("low", "high"),
     3: ("low", "medium", "high"),
@@ -42,7 +42,7 @@ _AUTO_NAMES = {
 }
 
 # As other tools write them; compared without case, spaces, hyphens and underscores.
-_ALIASES: dict[str, Shape] = {
+_ALIASES: dict[str, str] = {
     **{shape.replace("_", ""): shape for shape in PARAMETERS},
     **dict.fromkeys(("triangle", "tri", "trimf"), "triangular"),
     **dict.fromkeys(("trapezoid", "trapeze", "trap", "trapmf"), "trapezoidal"),
@@ -170,14 +170,14 @@ class FuzzySet(Closed):
 _FIELDS = set(FuzzySet.model_fields)
 
 
-def _mistake(shape: Shape, parameters: Sequence[float]) -> str | None:
+def _mistake(shape: str, parameters: Sequence[float]) -> str | None:
     """What is wrong with finite parameters, and what to change."""
     names = PARAMETERS[shape]
     listed = f"[{', '.join(names)}]"
     if len(parameters) != len(names):
         return f"{shape} takes {len(names)} parameters {listed}, not {len(parameters)}"
-    if max(map(abs, parameters)) > _LARGEST:
-        return f"{shape} parameters must lie between -{_LARGEST:g} and {_LARGEST:g}"
+    if max(map(abs, parameters)) > LARGEST:
+        return f"{shape} parameters must lie between -{LARGEST:g} and {LARGEST:g}"
     if shape in ("gaussian", "bell", "sigmoid"):
         return _slope_mistake(shape, dict(zip(names, parameters, strict=True)))
     if list(parameters) != sorted(parameters) or parameters[0] == parameters[-1]:
@@ -185,7 +185,7 @@ def _mistake(shape: Shape, parameters: Sequence[float]) -> str | None:
     return None
 
 
-def _slope_mistake(shape: Shape, given: Mapping[str, float]) -> str | None:
+def _slope_mistake(shape: str, given: Mapping[str, float]) -> str | None:
     for name in _POSITIVE.get(shape, ()):
         if given[name] <= 0:
             return f"{shape} needs a {name} above 0, not {given[name]:g}"

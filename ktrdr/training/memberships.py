@@ -62,10 +62,10 @@ def _bell(values: Tensor, width: Tensor, slope: Tensor, centre: Tensor) -> Tenso
     known = ratios.detach()
     near, far = known < _NEAR_BELL, known > limits.max
     fixed = torch.log(known.clamp(limits.tiny, limits.max))
-    moving = torch.log(torch.where(near | far, torch.ones_like(ratios), ratios))
+    moving = torch.log(torch.where(near | far, 1.0, ratios))
     grades = torch.sigmoid(-slope * (2.0 * torch.where(near | far, fixed, moving)))
-    grades = torch.where(known == 0, torch.ones_like(grades), grades)
-    return torch.where(far, torch.zeros_like(grades), grades)
+    grades = torch.where(known == 0, 1.0, grades)
+    return torch.where(far, 0.0, grades)
 
 
 def _sigmoid(values: Tensor, centre: Tensor, slope: Tensor) -> Tensor:
@@ -100,9 +100,6 @@ def _ratio(distances: Tensor, width: Tensor, far: float) -> Tensor:
     """
     least = torch.finfo(distances.dtype).tiny ** 0.5
     moving = (width > least) & (torch.abs(distances) <= far * width)
-    distances, width = torch.broadcast_tensors(distances, width)
-    fixed = torch.where(distances == 0, torch.zeros_like(distances), distances / width).detach()
-    ratios = torch.where(moving, distances, torch.zeros_like(distances)) / torch.where(
-        moving, width, torch.ones_like(width)
-    )
+    fixed = torch.where(distances.detach() == 0, 0.0, distances.detach() / width.detach())
+    ratios = torch.where(moving, distances, 0.0) / torch.where(moving, width, 1.0)
     return torch.where(moving, ratios, fixed)

@@ -138,7 +138,7 @@ def test_grades_lie_between_zero_and_one_and_no_path_differs(
 @pytest.mark.parametrize("shape", PARAMETERS)
 def test_nan_stays_nan(shape: str) -> None:
     parameters = {"gaussian": [0, 1], "bell": [1, 2, 0], "sigmoid": [0, 1]}
-    given = parameters.get(shape, list(range(len(PARAMETERS[shape]))))  # type: ignore[call-overload]
+    given = parameters.get(shape, list(range(len(PARAMETERS[shape]))))
     found = grade(curve(named(shape, *given)), np.array([np.nan, 0.5]))
     assert np.isnan(found[0])
     assert 0 < found[1] < 1
@@ -163,7 +163,7 @@ def test_nan_stays_nan(shape: str) -> None:
     ],
 )
 def test_shapes_go_by_the_names_of_other_tools(written: str, shape: str) -> None:
-    parameters = {2: [1, 2], 3: [1, 2, 3], 4: [1, 2, 3, 4]}[len(PARAMETERS[shape])]  # type: ignore[index]
+    parameters = {2: [1, 2], 3: [1, 2, 3], 4: [1, 2, 3, 4]}[len(PARAMETERS[shape])]
     assert curve(named(written, *parameters)) == curve(named(shape, *parameters))
 
 
