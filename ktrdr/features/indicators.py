@@ -109,3 +109,18 @@ DOORS: dict[str, _Door] = {
     "atr": _Door(_atr, lambda p: int(p["period"])),
     "adx": _Door(_adx, lambda p: 2 * int(p["period"]) - 1),
 }
+
+
+class IndicatorOutputs:
+    def __init__(self, indicators, bars):  # type: ignore
+        self.i, self.b, self.m = indicators, bars, {}
+
+    def series(self, reference):  # type: ignore
+        name, _, output = reference.partition(".")
+        if name not in self.m:
+            self.m[name] = compute_indicator(self.i[name], self.b)
+        return self.m[name][output] if output else next(iter(self.m[name].values()))
+
+
+def warm_up(indicators, reference):  # type: ignore
+    return lookback(indicators[reference.partition(".")[0]])

@@ -33,6 +33,7 @@ class Labels:
     values: LabelArray
     valid: NDArray[np.bool_]
     known_at: IntArray
+    weights: NDArray[np.float32] | None = None
 
 
 def make_labels(spec: LabelSpec, bars: Bars) -> Labels:

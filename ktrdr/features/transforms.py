@@ -87,12 +87,15 @@ def fit_transform(group: InputGroup, values: FloatArray | None, crisp: bool) -> 
     Raises InvalidData where the values are too few or too much alike.
     """
     if group.fuzzy_set is None:
-        scaler = fit_scaler(group.entry.normalization or "none", _given(values))
+        kind = group.entry.normalization or "none"
+        scaler = fit_scaler(kind, _given(values), f"nn_inputs {group.name}")
         return Transform(group.input_names, scaler=scaler)
-    memberships = group.fuzzy_set.ordered
-    if group.fuzzy_set.auto is not None:
-        placed = place_memberships(_given(values), group.fuzzy_set.auto, group.name)
-        memberships = tuple(zip(group.fuzzy_set.order, placed, strict=True))
+    auto = group.fuzzy_set.auto
+    if auto is None:
+        memberships = group.fuzzy_set.ordered
+    else:
+        placed = place_memberships(_given(values), auto, f"fuzzy_sets {group.name}")
+        memberships = group.fuzzy_set.placed(placed).ordered
     names = (group.name,) if crisp else group.input_names
     return Transform(names, memberships, crisp=crisp)
 
