@@ -21,6 +21,7 @@ import talib
 
 from ktrdr.data.bars import Bars, fingerprint
 from ktrdr.errors import StorageUnavailable
+from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits, build_dataset, rows_before
 from ktrdr.strategy.schema import Strategy
 
@@ -85,7 +86,7 @@ def _load(entry: Path) -> Dataset | None:
         splits = Splits(**{name: range(*manifest["splits"][name]) for name in manifest["splits"]})
         return Dataset(
             **arrays,
-            input_names=tuple(manifest["input_names"]),
+            columns=tuple(map(InputColumn.from_json, manifest["columns"])),
             class_names=tuple(manifest["class_names"]),
             splits=splits,
             digest=manifest["digest"],
@@ -146,7 +147,7 @@ def _write(folder: Path, dataset: Dataset) -> None:
     }
     manifest = {
         "digest": dataset.digest,
-        "input_names": dataset.input_names,
+        "columns": [column.as_json() for column in dataset.columns],
         "class_names": dataset.class_names,
         "splits": {name: [rows.start, rows.stop] for name, rows in vars(dataset.splits).items()},
         "files": files,

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from ktrdr.data.bars import Bars, IntArray
 from ktrdr.errors import InvalidData
+from ktrdr.features.columns import InputColumn
 from ktrdr.features.labels import LabelArray, class_names, make_labels
 from ktrdr.features.pipeline import compute_inputs
 from ktrdr.strategy.schema import Strategy
@@ -42,10 +43,14 @@ class Dataset:
     inputs: InputArray
     labels: LabelArray
     timestamps: IntArray
-    input_names: tuple[str, ...]
+    columns: tuple[InputColumn, ...]
     class_names: tuple[str, ...]
     splits: Splits
     digest: str
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
 
 
 def build_dataset(strategy: Strategy, bars: Bars) -> Dataset:
@@ -66,7 +71,7 @@ def build_dataset(strategy: Strategy, bars: Bars) -> Dataset:
         inputs=matrix,
         labels=values,
         timestamps=bars.timestamps[rows],
-        input_names=inputs.names,
+        columns=tuple(map(InputColumn, inputs.names)),
         class_names=class_names(strategy.training.labels),
         splits=splits,
         digest=dataset_digest(matrix, values, splits),

@@ -60,7 +60,8 @@ def complete(
         environment=job.provenance.environment,
         created_at=now,
     )
-    path = write_model(work.storage, header, model_files(job.strategy, outcome.weights))
+    files = model_files(job.strategy, dataset.columns, outcome.weights)
+    path = write_model(work.storage, header, files)
     result = Result(
         model_path=str(work.storage.at(path)),
         weights_digest=outcome.weights_digest,

@@ -36,6 +36,11 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    @property
+    def last_rows(self) -> Tensor:
+        """The last row of each sample, [N, F]."""
+        return self.inputs if self.inputs.dim() == 2 else self.inputs[:, -1]
+
     def chunks(self) -> Iterator[Batch]:
         """The samples in their own order, as many at a time as memory stands."""
         inputs = chunks(self.inputs)

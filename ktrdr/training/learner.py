@@ -18,7 +18,8 @@ from ktrdr.strategy.schema import Strategy
 from ktrdr.training.batches import Batch, ShuffledBatches, Split
 from ktrdr.training.evaluate import evaluate
 from ktrdr.training.losses import make_criterion
-from ktrdr.training.models import build_model, fit_state
+from ktrdr.training.models import fit_state
+from ktrdr.training.networks import build_model
 from ktrdr.training.optimization import (
     catch_up,
     learning_rate,
@@ -66,7 +67,11 @@ class Learner:
         self._validation = self._split(splits.validation)
         self._criterion = make_criterion(training, split.labels, dataset.class_names)
         self.model = build_model(
-            strategy.model, len(dataset.input_names), self._criterion.num_outputs, training.seed
+            strategy.model,
+            dataset.columns,
+            self._criterion.num_outputs,
+            training.seed,
+            split.last_rows,
         ).to(device)
         self._parameters = list(self.model.parameters())
         self.optimizer = make_optimizer(training, self._parameters, device)

@@ -1,11 +1,11 @@
-"""Networks: built from the strategy, digested by tensor, stored and loaded without pickle."""
+"""Trained networks: digested by tensor, stored and loaded without pickle."""
 
 from __future__ import annotations
 
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,58 +16,13 @@ from torch import Tensor, nn
 
 from ktrdr.checkpoints.manifest import ModelManifest
 from ktrdr.errors import CheckpointCorrupted, KtrdrError
+from ktrdr.features.columns import InputColumn
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.strategy.networks import MLP, Recurrent
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.batches import chunks, samples
+from ktrdr.training.networks import build_model
 
 StateDict = Mapping[str, Tensor]
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "leaky_relu": nn.LeakyReLU,
-    "gelu": nn.GELU,
-}
-_RECURRENT_LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU}
-
-
-def build_model(model: MLP | Recurrent, num_inputs: int, num_outputs: int, seed: int) -> nn.Module:
-    """A network [N, num_inputs] or [N, sequence_length, num_inputs] -> [N, num_outputs] whose first
-    weights depend on the seed only. The process's random state is left as it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        if isinstance(model, MLP):
-            return _mlp(model, num_inputs, num_outputs)
-        return RecurrentNetwork(model, num_inputs, num_outputs)
-
-
-class RecurrentNetwork(nn.Module):
-    """LSTM or GRU layers, dropout after each, and a linear head on the last step.
-
-    Torch could stack the layers itself, but inside cuDNN the dropout between them draws from a
-    state that nobody can save; `nn.Dropout` draws from torch's own, which a checkpoint holds.
-    """
-
-    def __init__(self, model: Recurrent, num_inputs: int, num_outputs: int) -> None:
-        super().__init__()
-        layer, shape = _RECURRENT_LAYERS[model.type], model.architecture
-        widths = [num_inputs, *[shape.hidden_size] * (shape.num_layers - 1)]
-        self.layers = nn.ModuleList(
-            layer(width, shape.hidden_size, batch_first=True) for width in widths
-        )
-        self.dropout = nn.Dropout(shape.dropout)
-        self.head = nn.Linear(shape.hidden_size, num_outputs)
-
-    def forward(self, sequences: Tensor) -> Tensor:
-        *lower, last = self.layers
-        values = sequences
-        for layer in lower:
-            values = self.dropout(layer(values)[0])
-        outputs: Tensor = self.head(self.dropout(last(values)[0][:, -1]))
-        return outputs
 
 
 def weights_digest(state: StateDict) -> str:
@@ -114,12 +69,16 @@ def fit_state(module: nn.Module, state: Any, origin: str) -> None:
         ) from None
 
 
-def model_files(strategy: Strategy, weights: StateDict) -> dict[str, bytes]:
-    """The files of a stored model: its weights and the effective strategy."""
+def model_files(
+    strategy: Strategy, columns: Sequence[InputColumn], weights: StateDict
+) -> dict[str, bytes]:
+    """The files of a stored model: its weights, the effective strategy, what its inputs are."""
     config = strategy.model_dump(mode="json", exclude_none=True)
+    features = {"columns": [column.as_json() for column in columns]}
     return {
         "model.pt": save_state(dict(weights)),
         "strategy.json": json.dumps(config, indent=1, sort_keys=True).encode(),
+        "features.json": json.dumps(features, indent=1).encode(),
     }
 
 
@@ -129,9 +88,14 @@ class LoadedModel:
 
     module: nn.Module
     strategy: Strategy
-    input_names: tuple[str, ...]
+    columns: tuple[InputColumn, ...]
+    """What the rows of its inputs hold, in their order."""
     class_names: tuple[str, ...]
     """Empty for a regression."""
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
 
     def outputs(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """The network's raw outputs, [N, classes] or [N, 1], for inputs [N, len(input_names)].
@@ -165,25 +129,32 @@ def load_model(manifest: ModelManifest, files: Mapping[str, bytes]) -> LoadedMod
         raise CheckpointCorrupted(f"{origin} lacks {missing[0]}: restore it from a backup")
     try:
         strategy = validate_strategy(json.loads(files["strategy.json"]), f"{origin} strategy.json")
+        columns = _columns(manifest, files)
+        num_outputs = 1 if strategy.is_regression else len(manifest.class_names)
+        module = build_model(strategy.model, columns, num_outputs, seed=0)
     except (ValueError, KtrdrError) as error:
-        raise CheckpointCorrupted(f"{origin}: its strategy cannot be read: {error}") from None
-    num_outputs = 1 if strategy.is_regression else len(manifest.class_names)
-    module = build_model(strategy.model, len(manifest.input_names), num_outputs, seed=0)
+        raise CheckpointCorrupted(
+            f"{origin}: what it was made of cannot be read: {error}"
+        ) from None
     state = load_state(files["model.pt"], f"{origin} model.pt")
     fit_state(module, state, f"{origin} model.pt")
     if weights_digest(module.state_dict()) != manifest.weights_digest:
         raise CheckpointCorrupted(f"{origin}: its weights are not those of its manifest")
     module.eval()
-    return LoadedModel(module, strategy, tuple(manifest.input_names), tuple(manifest.class_names))
+    return LoadedModel(module, strategy, columns, tuple(manifest.class_names))
 
 
-def _mlp(model: MLP, num_inputs: int, num_outputs: int) -> nn.Module:
-    architecture = model.architecture
-    layers: list[nn.Module] = []
-    width = num_inputs
-    for hidden in architecture.hidden_layers:
-        layers += [nn.Linear(width, hidden), _ACTIVATIONS[architecture.activation]()]
-        if architecture.dropout:
-            layers.append(nn.Dropout(architecture.dropout))
-        width = hidden
-    return nn.Sequential(*layers, nn.Linear(width, num_outputs))
+def _columns(manifest: ModelManifest, files: Mapping[str, bytes]) -> tuple[InputColumn, ...]:
+    """What the model's inputs are; ValueError when that cannot be read.
+
+    Models of earlier versions have no `features.json`: their inputs are what their names say.
+    """
+    if "features.json" not in files:
+        return tuple(map(InputColumn, manifest.input_names))
+    features = json.loads(files["features.json"])
+    if not isinstance(features, dict) or not isinstance(features.get("columns"), list):
+        raise ValueError("features.json lists no columns")
+    columns = tuple(map(InputColumn.from_json, features["columns"]))
+    if [column.name for column in columns] != manifest.input_names:
+        raise ValueError("the columns of features.json are not the inputs of its manifest")
+    return columns
