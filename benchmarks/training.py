@@ -45,7 +45,7 @@ from ktrdr.training.context import LocalContext
 from ktrdr.training.environment import environment
 from ktrdr.training.learner import Learner, Place
 from ktrdr.training.losses import class_weights
-from ktrdr.training.models import build_model
+from ktrdr.training.networks import build_model
 from ktrdr.training.trainer import TrainingJob, fit
 
 ROWS = 420_000
@@ -130,7 +130,7 @@ def tight_loop(strategy: Strategy, dataset: Dataset, metrics: bool = True) -> fl
     val_labels = torch.from_numpy(np.array(dataset.labels[validation.start : validation.stop]))
     weights = class_weights(labels, len(dataset.class_names))
     torch.manual_seed(strategy.training.seed)
-    model = build_model(strategy.model, inputs.shape[1], len(weights), strategy.training.seed)
+    model = build_model(strategy.model, dataset.columns, len(weights), strategy.training.seed)
     optimizer = torch.optim.Adam(model.parameters(), lr=strategy.training.learning_rate, fused=True)
     size, ends = strategy.training.batch_size, []
     for _ in range(strategy.training.epochs):

@@ -33,8 +33,9 @@ def follow_folds(
 ) -> int:
     """Run all folds of a strategy to their ends; the exit status is that of the worst end."""
     records = _follow(client, operations, interrupts)
-    found = {"operations": records, "total": len(records), "summary": summarise(records)}
-    call.answer(found, lambda: views.folds(records, found["summary"]))
+    summary = summarise(records)
+    found = {"operations": records, "total": len(records), "summary": summary}
+    call.answer(found, lambda: views.folds(records, summary))
     for record in records:
         _advise(record)
     statuses = {_EXIT_STATUS[record["status"]] for record in records}

@@ -71,8 +71,8 @@ def _facts(file: str, strategy: Strategy) -> dict[str, Any]:
         "path": file,
         "name": strategy.name,
         "description": strategy.description,
-        "symbols": [strategy.symbol],
-        "timeframes": [strategy.timeframe],
+        "symbols": list(strategy.symbols),
+        "timeframes": list(strategy.timeframes),
         "epochs": strategy.training.epochs,
         "fingerprint": fingerprint(strategy),
     }

@@ -68,7 +68,10 @@ def verify_resume(
         epochs=epochs,
         seed=seed,
     )
-    request, plan = prepare(Path(strategy), overrides, Storage(call.settings().storage))
+    folds = prepare(Path(strategy), overrides, Storage(call.settings().storage))
+    request, plan = folds[-1]
+    if len(folds) > 1:
+        render.say(f"training the last of {len(folds)} folds")
     interrupts.install()  # again: polars, loaded meanwhile, has a SIGINT handler of its own
     drawn_from = secrets.randbelow(2**32) if chaos_seed is None else chaos_seed
     render.say(f"interruptions are drawn from --chaos-seed {drawn_from}")

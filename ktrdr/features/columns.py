@@ -33,13 +33,19 @@ class InputColumn:
     @classmethod
     def from_json(cls, data: Any) -> InputColumn:
         """What `as_json` gave; ValueError for anything else."""
-        if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
-            raise ValueError("a column has a name")
-        return cls(data["name"], tuple(map(_membership, data.get("memberships", []))))
+        content = _named(data)
+        memberships = content.get("memberships")
+        if not isinstance(memberships, list):
+            raise ValueError("a column has a list of memberships")
+        return cls(content["name"], tuple(map(_membership, memberships)))
 
 
 def _membership(data: Any) -> tuple[str, Membership]:
+    content = dict(_named(data))
+    return content.pop("name"), Membership.model_validate(content)
+
+
+def _named(data: Any) -> Mapping[str, Any]:
     if not isinstance(data, Mapping) or not isinstance(data.get("name"), str):
-        raise ValueError("a membership has a name")
-    rest = {key: value for key, value in data.items() if key != "name"}
-    return data["name"], Membership.model_validate(rest)
+        raise ValueError("columns and memberships have names")
+    return data

@@ -12,6 +12,7 @@ from ktrdr.checkpoints.models import write_model
 from ktrdr.checkpoints.retention import remove_doomed
 from ktrdr.checkpoints.storage import Storage
 from ktrdr.features.dataset import Dataset
+from ktrdr.features.recipe import recipe_of
 from ktrdr.operations.model import Operation, Result
 from ktrdr.training.models import model_files
 from ktrdr.training.trainer import Completed, TrainingJob
@@ -60,7 +61,8 @@ def complete(
         environment=job.provenance.environment,
         created_at=now,
     )
-    path = write_model(work.storage, header, model_files(job.strategy, outcome.weights))
+    files = model_files(job.strategy, recipe_of(dataset), outcome.weights)
+    path = write_model(work.storage, header, files)
     result = Result(
         model_path=str(work.storage.at(path)),
         weights_digest=outcome.weights_digest,

@@ -8,12 +8,16 @@ from pydantic import Discriminator, Field, Tag
 
 from ktrdr.strategy.values import Closed, Number, tag_by
 
+MOST_RULES = 1024
+
+Width = Annotated[int, Field(strict=True, ge=1, le=65_536)]
+Dropout = Annotated[Number, Field(ge=0, lt=1)]
+SequenceLength = Annotated[int, Field(strict=True, ge=1, le=10_000)]
+
 
 class MLPArchitecture(Closed):
-    hidden_layers: Annotated[
-        tuple[Annotated[int, Field(strict=True, ge=1, le=65_536)], ...], Field(max_length=64)
-    ] = (64, 32)
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.2
+    hidden_layers: Annotated[tuple[Width, ...], Field(max_length=64)] = (64, 32)
+    dropout: Dropout = 0.2
     activation: Literal["relu", "tanh", "sigmoid", "leaky_relu", "gelu"] = "relu"
 
 
@@ -30,10 +34,10 @@ class MLP(Closed):
 
 
 class RecurrentArchitecture(Closed):
-    sequence_length: Annotated[int, Field(strict=True, ge=1, le=10_000)]
-    hidden_size: Annotated[int, Field(strict=True, ge=1, le=65_536)] = 64
+    sequence_length: SequenceLength
+    hidden_size: Width = 64
     num_layers: Annotated[int, Field(strict=True, ge=1, le=64)] = 2
-    dropout: Annotated[Number, Field(ge=0, lt=1)] = 0.2
+    dropout: Dropout = 0.2
 
 
 class Recurrent(Closed):
@@ -47,19 +51,63 @@ class Recurrent(Closed):
         return self.architecture.sequence_length
 
 
+class TCNArchitecture(Closed):
+    sequence_length: SequenceLength
+    # The dilation doubles with every level: 14 reach as far as the longest sequence.
+    channels: Annotated[tuple[Width, ...], Field(min_length=1, max_length=14)] = (32, 32)
+    kernel_size: Annotated[int, Field(strict=True, ge=2, le=64)] = 3
+    dropout: Dropout = 0.2
+
+
+class TCN(Closed):
+    """Dilated causal convolutions over the last `sequence_length` bars."""
+
+    type: Literal["tcn"]
+    architecture: TCNArchitecture
+
+    @property
+    def sequence_length(self) -> int | None:
+        return self.architecture.sequence_length
+
+
+class NeuroFuzzyArchitecture(Closed):
+    max_rules: Annotated[int, Field(strict=True, ge=2, le=MOST_RULES)] = 64
+    order: Literal[0, 1] = 1
+    train_memberships: Annotated[bool, Field(strict=True)] = True
+
+
+class NeuroFuzzy(Closed):
+    """Fuzzy rules over one bar (Takagi-Sugeno) whose memberships and conclusions are trained."""
+
+    type: Literal["neuro_fuzzy"]
+    architecture: NeuroFuzzyArchitecture = NeuroFuzzyArchitecture()
+
+    @property
+    def sequence_length(self) -> int | None:
+        return None
+
+
 def _network_tag(data: Any) -> str | None:
     tag = tag_by("type")(data)
     return "<recurrent>" if tag in ("<lstm>", "<gru>") else tag
 
 
 Network = Annotated[
-    Annotated[MLP, Tag("<mlp>")] | Annotated[Recurrent, Tag("<recurrent>")],
+    Annotated[MLP, Tag("<mlp>")]
+    | Annotated[Recurrent, Tag("<recurrent>")]
+    | Annotated[TCN, Tag("<tcn>")]
+    | Annotated[NeuroFuzzy, Tag("<neuro_fuzzy>")],
     Discriminator(
         _network_tag,
         custom_error_type="model",
-        custom_error_message="type must be mlp, lstm or gru",
+        custom_error_message="type must be mlp, lstm, gru, tcn or neuro_fuzzy",
     ),
 ]
 
 
-NETWORK_CLASS_OF_TAG: dict[str, type[Closed]] = {"<mlp>": MLP, "<recurrent>": Recurrent}
+NETWORK_CLASS_OF_TAG: dict[str, type[Closed]] = {
+    "<mlp>": MLP,
+    "<recurrent>": Recurrent,
+    "<tcn>": TCN,
+    "<neuro_fuzzy>": NeuroFuzzy,
+}

@@ -18,7 +18,8 @@ from ktrdr.strategy.schema import Strategy
 from ktrdr.training.batches import Batch, ShuffledBatches, Split
 from ktrdr.training.evaluate import evaluate
 from ktrdr.training.losses import make_criterion
-from ktrdr.training.models import build_model, fit_state
+from ktrdr.training.models import fit_state
+from ktrdr.training.networks import build_model
 from ktrdr.training.optimization import (
     catch_up,
     learning_rate,

@@ -1,4 +1,4 @@
-"""Networks: built from the strategy, digested by tensor, stored and loaded without pickle."""
+"""Trained networks: digested by tensor, stored and loaded without pickle."""
 
 from __future__ import annotations
 
@@ -16,58 +16,15 @@ from torch import Tensor, nn
 
 from ktrdr.checkpoints.manifest import ModelManifest
 from ktrdr.errors import CheckpointCorrupted, KtrdrError
+from ktrdr.features.columns import InputColumn
+from ktrdr.features.recipe import Recipe
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.strategy.networks import MLP, Recurrent
 from ktrdr.strategy.schema import Strategy
-from ktrdr.training.batches import chunks, samples
+from ktrdr.training.batches import sequences
+from ktrdr.training.inference import answers
+from ktrdr.training.networks import build_model
 
 StateDict = Mapping[str, Tensor]
-
-_ACTIVATIONS: dict[str, type[nn.Module]] = {
-    "relu": nn.ReLU,
-    "tanh": nn.Tanh,
-    "sigmoid": nn.Sigmoid,
-    "leaky_relu": nn.LeakyReLU,
-    "gelu": nn.GELU,
-}
-_RECURRENT_LAYERS = {"lstm": nn.LSTM, "gru": nn.GRU}
-
-
-def build_model(model: MLP | Recurrent, num_inputs: int, num_outputs: int, seed: int) -> nn.Module:
-    """A network [N, num_inputs] or [N, sequence_length, num_inputs] -> [N, num_outputs] whose first
-    weights depend on the seed only. The process's random state is left as it was.
-    """
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        if isinstance(model, MLP):
-            return _mlp(model, num_inputs, num_outputs)
-        return RecurrentNetwork(model, num_inputs, num_outputs)
-
-
-class RecurrentNetwork(nn.Module):
-    """LSTM or GRU layers, dropout after each, and a linear head on the last step.
-
-    Torch could stack the layers itself, but inside cuDNN the dropout between them draws from a
-    state that nobody can save; `nn.Dropout` draws from torch's own, which a checkpoint holds.
-    """
-
-    def __init__(self, model: Recurrent, num_inputs: int, num_outputs: int) -> None:
-        super().__init__()
-        layer, shape = _RECURRENT_LAYERS[model.type], model.architecture
-        widths = [num_inputs, *[shape.hidden_size] * (shape.num_layers - 1)]
-        self.layers = nn.ModuleList(
-            layer(width, shape.hidden_size, batch_first=True) for width in widths
-        )
-        self.dropout = nn.Dropout(shape.dropout)
-        self.head = nn.Linear(shape.hidden_size, num_outputs)
-
-    def forward(self, sequences: Tensor) -> Tensor:
-        *lower, last = self.layers
-        values = sequences
-        for layer in lower:
-            values = self.dropout(layer(values)[0])
-        outputs: Tensor = self.head(self.dropout(last(values)[0][:, -1]))
-        return outputs
 
 
 def weights_digest(state: StateDict) -> str:
@@ -114,12 +71,13 @@ def fit_state(module: nn.Module, state: Any, origin: str) -> None:
         ) from None
 
 
-def model_files(strategy: Strategy, weights: StateDict) -> dict[str, bytes]:
-    """The files of a stored model: its weights and the effective strategy."""
+def model_files(strategy: Strategy, recipe: Recipe, weights: StateDict) -> dict[str, bytes]:
+    """The files of a stored model: its weights, the effective strategy, how inputs are made."""
     config = strategy.model_dump(mode="json", exclude_none=True)
     return {
         "model.pt": save_state(dict(weights)),
         "strategy.json": json.dumps(config, indent=1, sort_keys=True).encode(),
+        "features.json": json.dumps(recipe.as_json(), indent=1).encode(),
     }
 
 
@@ -129,9 +87,19 @@ class LoadedModel:
 
     module: nn.Module
     strategy: Strategy
-    input_names: tuple[str, ...]
+    recipe: Recipe
+    """How its inputs are made."""
     class_names: tuple[str, ...]
     """Empty for a regression."""
+
+    @property
+    def columns(self) -> tuple[InputColumn, ...]:
+        """What the rows of its inputs hold, in their order."""
+        return self.recipe.columns
+
+    @property
+    def input_names(self) -> tuple[str, ...]:
+        return tuple(column.name for column in self.columns)
 
     def outputs(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """The network's raw outputs, [N, classes] or [N, 1], for inputs [N, len(input_names)].
@@ -139,11 +107,9 @@ class LoadedModel:
         A model with a `sequence_length` takes consecutive rows, and answers from the first row on
         that has enough rows before it: N - sequence_length + 1 answers.
         """
-        rows = torch.from_numpy(np.array(inputs))
-        shown = samples(rows, self.strategy.model.sequence_length)
-        with torch.no_grad():
-            answers = torch.cat([self.module(part) for part in chunks(shown)])
-        result: NDArray[np.float32] = answers.numpy()
+        rows, length = torch.from_numpy(np.array(inputs)), self.strategy.model.sequence_length
+        shown = rows if length is None else sequences(rows, length)
+        result: NDArray[np.float32] = answers(self.module, shown).numpy()
         return result
 
     def predict(self, inputs: NDArray[np.float32]) -> tuple[str, ...] | tuple[float, ...]:
@@ -165,25 +131,29 @@ def load_model(manifest: ModelManifest, files: Mapping[str, bytes]) -> LoadedMod
         raise CheckpointCorrupted(f"{origin} lacks {missing[0]}: restore it from a backup")
     try:
         strategy = validate_strategy(json.loads(files["strategy.json"]), f"{origin} strategy.json")
+        recipe = _recipe(manifest, files)
+        num_outputs = 1 if strategy.is_regression else len(manifest.class_names)
+        module = build_model(strategy.model, recipe.columns, num_outputs, seed=0)
     except (ValueError, KtrdrError) as error:
-        raise CheckpointCorrupted(f"{origin}: its strategy cannot be read: {error}") from None
-    num_outputs = 1 if strategy.is_regression else len(manifest.class_names)
-    module = build_model(strategy.model, len(manifest.input_names), num_outputs, seed=0)
+        raise CheckpointCorrupted(
+            f"{origin}: what it was made of cannot be read: {error}"
+        ) from None
     state = load_state(files["model.pt"], f"{origin} model.pt")
     fit_state(module, state, f"{origin} model.pt")
     if weights_digest(module.state_dict()) != manifest.weights_digest:
         raise CheckpointCorrupted(f"{origin}: its weights are not those of its manifest")
     module.eval()
-    return LoadedModel(module, strategy, tuple(manifest.input_names), tuple(manifest.class_names))
+    return LoadedModel(module, strategy, recipe, tuple(manifest.class_names))
 
 
-def _mlp(model: MLP, num_inputs: int, num_outputs: int) -> nn.Module:
-    architecture = model.architecture
-    layers: list[nn.Module] = []
-    width = num_inputs
-    for hidden in architecture.hidden_layers:
-        layers += [nn.Linear(width, hidden), _ACTIVATIONS[architecture.activation]()]
-        if architecture.dropout:
-            layers.append(nn.Dropout(architecture.dropout))
-        width = hidden
-    return nn.Sequential(*layers, nn.Linear(width, num_outputs))
+def _recipe(manifest: ModelManifest, files: Mapping[str, bytes]) -> Recipe:
+    """How the model's inputs are made; ValueError when that cannot be read.
+
+    Models of earlier versions have no `features.json`: their inputs are what their names say.
+    """
+    if "features.json" not in files:
+        return Recipe(tuple(map(InputColumn, manifest.input_names)))
+    recipe = Recipe.from_json(json.loads(files["features.json"]))
+    if [column.name for column in recipe.columns] != manifest.input_names:
+        raise ValueError("the columns of features.json are not the inputs of its manifest")
+    return recipe

@@ -35,6 +35,7 @@ from ktrdr.checkpoints.models import read_model
 from ktrdr.checkpoints.storage import MARKER
 from ktrdr.checkpoints.verify import latest_good
 from ktrdr.errors import KtrdrError
+from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
 from ktrdr.operations.model import (
     Checkpoint,
@@ -163,7 +164,7 @@ def _complete(bench: Bench, operation: Operation) -> None:
         inputs=np.zeros((1, 1), dtype=np.float32),
         labels=np.zeros(1, dtype=np.int64),
         timestamps=np.zeros(1, dtype=np.int64),
-        input_names=("x",),
+        columns=(InputColumn("x"),),
         class_names=("BUY", "HOLD", "SELL"),
         splits=splits,
         digest="f" * 64,

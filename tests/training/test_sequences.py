@@ -13,10 +13,12 @@ from tiny_training import BATCHES, Bench, make_dataset, make_strategy, outcome, 
 from ktrdr.features.dataset import Dataset
 from ktrdr.training.batches import ShuffledBatches, Split, chunks, permutation, samples
 from ktrdr.training.learner import Learner, Place
-from ktrdr.training.models import build_model, weights_digest
+from ktrdr.training.models import weights_digest
+from ktrdr.training.networks import build_model
 
 CPU = torch.device("cpu")
 LENGTH = 4
+COLUMNS = make_dataset().columns
 
 
 def by_hand(dataset: Dataset, rows: range) -> list[tuple[list[list[float]], float]]:
@@ -95,7 +97,7 @@ def test_training_sees_nothing_beyond_its_split(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_the_answer_comes_from_the_whole_sequence_and_nothing_else(kind: str) -> None:
     model = make_strategy(recurrent(kind, dropout=0)).model
-    network = build_model(model, 5, 3, seed=1)
+    network = build_model(model, COLUMNS, 3, seed=1)
     shown = samples(torch.rand(20, 5), LENGTH)
     together = network(shown)
     for place in (0, 7, 16):
@@ -110,7 +112,7 @@ def test_the_answer_comes_from_the_whole_sequence_and_nothing_else(kind: str) ->
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_a_network_without_dropout_is_what_torch_would_stack(kind: str, num_layers: int) -> None:
     model = make_strategy(recurrent(kind, num_layers=num_layers, dropout=0)).model
-    network: Any = build_model(model, 5, 3, seed=1)
+    network: Any = build_model(model, COLUMNS, 3, seed=1)
     reference = {"lstm": torch.nn.LSTM, "gru": torch.nn.GRU}[kind](5, 5, num_layers)
     weights = {
         name.replace("_l0", f"_l{level}"): tensor
@@ -126,7 +128,7 @@ def test_a_network_without_dropout_is_what_torch_would_stack(kind: str, num_laye
 @pytest.mark.parametrize("num_layers", [1, 2])
 def test_dropout_works_at_every_depth_and_only_while_training(num_layers: int) -> None:
     model = make_strategy(recurrent("gru", num_layers=num_layers)).model
-    network, shown = build_model(model, 5, 3, seed=1), torch.rand(9, LENGTH, 5)
+    network, shown = build_model(model, COLUMNS, 3, seed=1), torch.rand(9, LENGTH, 5)
     torch.manual_seed(1)
     assert not torch.equal(network(shown), network(shown))
     network.eval()
@@ -155,7 +157,9 @@ def test_every_knob_of_a_network_changes_the_model(
 @pytest.mark.parametrize("kind", ["lstm", "gru"])
 def test_first_weights_depend_on_the_seed_alone(kind: str) -> None:
     model, before = make_strategy(recurrent(kind)).model, torch.get_rng_state()
-    digests = [weights_digest(build_model(model, 5, 3, seed).state_dict()) for seed in (1, 1, 2)]
+    digests = [
+        weights_digest(build_model(model, COLUMNS, 3, seed).state_dict()) for seed in (1, 1, 2)
+    ]
     assert digests[0] == digests[1] != digests[2]
     assert torch.equal(before, torch.get_rng_state())
 

@@ -20,12 +20,12 @@ from ktrdr.errors import CheckpointCorrupted
 from ktrdr.training.context import CheckpointFolder
 from ktrdr.training.environment import differences, environment
 from ktrdr.training.models import (
-    build_model,
     load_model,
     load_state,
     save_state,
     weights_digest,
 )
+from ktrdr.training.networks import build_model
 from ktrdr.training.resume import restore_from_checkpoint
 
 
@@ -131,7 +131,10 @@ def test_a_digest_sees_names_types_shapes_and_bytes() -> None:
 def test_first_weights_depend_on_the_seed_alone() -> None:
     model = make_strategy().model
     before = torch.get_rng_state()
-    digests = [weights_digest(build_model(model, 5, 3, seed).state_dict()) for seed in (1, 1, 2)]
+    columns = make_dataset().columns
+    digests = [
+        weights_digest(build_model(model, columns, 3, seed).state_dict()) for seed in (1, 1, 2)
+    ]
     assert digests[0] == digests[1] != digests[2]
     assert torch.equal(before, torch.get_rng_state())
 

@@ -15,9 +15,11 @@ import torch
 from ktrdr.checkpoints.manifest import ModelHeader, Provenance
 from ktrdr.checkpoints.models import write_model
 from ktrdr.checkpoints.storage import Storage
+from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
 from ktrdr.features.labels import LabelArray
 from ktrdr.strategy.loading import validate_strategy
+from ktrdr.strategy.memberships import Membership
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.context import LocalContext
 from ktrdr.training.environment import environment
@@ -57,6 +59,33 @@ def recurrent(kind: str, **architecture: Any) -> dict[str, Any]:
     return {"type": kind, "architecture": {**shape, **architecture}}
 
 
+def convolutional(**architecture: Any) -> dict[str, Any]:
+    """The model section of a small temporal convolutional network."""
+    shape = {"sequence_length": 4, "channels": [5, 6], "kernel_size": 2, "dropout": 0.3}
+    return {"type": "tcn", "architecture": {**shape, **architecture}}
+
+
+def neuro_fuzzy(**architecture: Any) -> dict[str, Any]:
+    """The model section of a small rule base."""
+    return {"type": "neuro_fuzzy", "architecture": {"max_rules": 12, **architecture}}
+
+
+def curve(shape: str, *parameters: float) -> Membership:
+    return Membership.model_validate({"type": shape, "parameters": parameters})
+
+
+CURVES = {
+    0: (
+        ("low", curve("left_shoulder", 0.2, 0.6)),
+        ("middle", curve("triangular", 0.2, 0.5, 0.8)),
+        ("high", curve("sigmoid", 0.7, 12.0)),
+    ),
+    1: (("low", curve("gaussian", 0.2, 0.25)), ("high", curve("bell", 0.3, 2.0, 0.8))),
+    2: (("low", curve("trapezoidal", 0, 0, 0.3, 0.7)), ("high", curve("right_shoulder", 0.3, 0.7))),
+}
+"""Every shape of membership, over columns that lie between 0 and 1."""
+
+
 def make_strategy(model: dict[str, Any] = MLP, **training: Any) -> Strategy:
     """A strategy that classifies, or with labels for it foresees values."""
     regression = training.get("labels", {}).get("source") == "forward_return"
@@ -79,11 +108,15 @@ def make_strategy(model: dict[str, Any] = MLP, **training: Any) -> Strategy:
 
 
 def make_dataset(
-    rows: int = 100, num_inputs: int = 5, seed: int = 3, regression: bool = False
+    rows: int = 100,
+    num_inputs: int = 5,
+    seed: int = 3,
+    regression: bool = False,
+    crisp: bool = False,
 ) -> Dataset:
     """Rows with something to learn, 4 batches of 16 (the last one short) for 60 training rows.
 
-    Sequences of up to 12 rows make 4 batches, too.
+    Sequences of up to 12 rows make 4 batches, too. `crisp`: the first columns have curves.
     """
     generator = np.random.default_rng(seed)
     inputs = generator.random((rows, num_inputs), dtype=np.float32)
@@ -99,7 +132,9 @@ def make_dataset(
         inputs=inputs,
         labels=labels,
         timestamps=np.arange(rows, dtype=np.int64),
-        input_names=tuple(f"x{i}" for i in range(num_inputs)),
+        columns=tuple(
+            InputColumn(f"x{i}", CURVES.get(i, ()) if crisp else ()) for i in range(num_inputs)
+        ),
         class_names=() if regression else ("BUY", "HOLD", "SELL"),
         splits=Splits(range(first), range(first, second), range(second, rows)),
         digest=hashlib.sha256(inputs.tobytes() + labels.tobytes()).hexdigest(),
@@ -135,7 +170,8 @@ class Bench:
     def __init__(self, root: Path, strategy: Strategy, dataset: Dataset | None = None) -> None:
         self.storage = make_storage(root)
         self.strategy = strategy
-        self.dataset = dataset or make_dataset(regression=strategy.is_regression)
+        crisp = strategy.model.type == "neuro_fuzzy"
+        self.dataset = dataset or make_dataset(regression=strategy.is_regression, crisp=crisp)
         self.attempt = 0
         self.context: LocalContext
         self.context_type = LocalContext
@@ -186,7 +222,11 @@ def stored(bench: Bench, **changes: Any) -> ModelHeader:
         "created_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
     header = ModelHeader(**(fields | changes))
-    write_model(bench.storage, header, model_files(bench.strategy, result.weights))
+    columns = [
+        dataclasses.replace(column, name=name)
+        for column, name in zip(bench.dataset.columns, header.input_names, strict=False)
+    ]
+    write_model(bench.storage, header, model_files(bench.strategy, columns, result.weights))
     return header
 
 
