@@ -26,7 +26,7 @@ from ktrdr.data.market import Market
 from ktrdr.errors import StorageUnavailable
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Segment, Splits, build_dataset
-from ktrdr.features.transforms import Transform
+from ktrdr.features.transforms import Transform, grades_itself
 from ktrdr.strategy.schema import Strategy
 
 FORMAT = 2
@@ -76,7 +76,7 @@ def dataset_key(strategy: Strategy, market: Market, fold: int = 1) -> str:
         "indicators": _plain(strategy.indicators),
         "fuzzy_sets": _plain(strategy.fuzzy_sets),
         "nn_inputs": [item.model_dump(mode="json") for item in strategy.nn_inputs],
-        "crisp": strategy.model.type == "neuro_fuzzy",
+        "crisp": grades_itself(strategy),
         "labels": strategy.training.labels.model_dump(mode="json"),
         "sequence_length": strategy.model.sequence_length,
         "data_split": strategy.training.data_split.model_dump(mode="json"),

@@ -17,7 +17,7 @@ from ktrdr.features.columns import InputColumn
 from ktrdr.features.labels import LabelArray, class_names, make_labels
 from ktrdr.features.pipeline import InputArray, SymbolSeries, compute_series, fill_matrix
 from ktrdr.features.splitting import SPLITS, Cut, LabelledRows, cut, pieces
-from ktrdr.features.transforms import Transform, fit_transform, needs_fitting
+from ktrdr.features.transforms import Transform, fit_transform, grades_itself, needs_fitting
 from ktrdr.strategy.schema import Strategy
 
 WeightArray = NDArray[np.float32]
@@ -165,7 +165,7 @@ def _training_bars(labelled: list[LabelledRows], cuts: list[Cut]) -> list[IntArr
 def _fit(
     strategy: Strategy, series: list[SymbolSeries], training: list[IntArray]
 ) -> tuple[Transform, ...]:
-    crisp = strategy.model.type == "neuro_fuzzy"  # it grades fuzzy sets itself
+    crisp = grades_itself(strategy)
     fitted = []
     for index, group in enumerate(series[0].groups):
         values = None

@@ -66,6 +66,31 @@ def compute_series(strategy: Strategy, market: Market, symbol: str) -> SymbolSer
     return SymbolSeries(base, groups, tuple(values), places, first)
 
 
+@dataclass(frozen=True, eq=False)
+class Inputs:
+    """Network inputs of the base bars from `first` on, float32 [len(base) - first, columns],
+    C-contiguous."""
+
+    base: Bars
+    first: int
+    matrix: InputArray
+
+
+def compute_inputs(
+    strategy: Strategy, market: Market, symbol: str, transforms: tuple[Transform, ...]
+) -> Inputs:
+    """The inputs of every bar of a symbol that has enough history behind it.
+
+    Raises InvalidData where none has, or where an indicator leaves the finite numbers.
+    """
+    series = compute_series(strategy, market, symbol)
+    bars = np.arange(series.first, len(series.base))
+    columns = sum(len(transform.columns) for transform in transforms)
+    matrix = np.empty((len(bars), columns), np.float32)
+    fill_matrix(matrix, series, bars, transforms)
+    return Inputs(series.base, series.first, matrix)
+
+
 def fill_matrix(
     matrix: InputArray, series: SymbolSeries, bars: IntArray, transforms: tuple[Transform, ...]
 ) -> None:
@@ -96,7 +121,7 @@ def _first_usable(
         return first
     late = next((name for name in starts if starts[name] >= len(base)), base.timeframe)
     bars = market.series[base.symbol, late]
-    wanted = needed[late] if starts[late] >= len(base) else history
+    wanted = max(needed[late], history if late == base.timeframe else 0)
     raise InvalidData(
         f"{len(bars):,} bars of {bars.symbol} {bars.timeframe} are too few: the strategy needs "
         f"{wanted:,} bars of history before its first row; import more bars or widen the dates",

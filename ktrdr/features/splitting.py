@@ -18,6 +18,8 @@ from numpy.typing import NDArray
 from ktrdr.data.bars import Bars, IntArray
 from ktrdr.strategy.splits import AnySplit, PurgedKFold, WalkForward
 
+_NEVER = np.iinfo(np.int64).max
+
 SPLITS = ("train", "validation", "test")
 """From the least precious to the most."""
 
@@ -95,7 +97,7 @@ def cut(rows: LabelledRows, stretches: Sequence[Piece], embargo: int) -> Cut:
     ]
     ranges = [range(0)] * len(stretches)
     for index in sorted(range(len(stretches)), key=lambda i: -_worth(stretches[i])):
-        worth, low, high = _worth(stretches[index]), starts[index], len(stamps)
+        worth, low, high = _worth(stretches[index]), starts[index], _NEVER
         for other, piece in enumerate(stretches):
             if _worth(piece) <= worth:
                 continue

@@ -18,7 +18,8 @@ from ktrdr.features.columns import InputColumn
 from ktrdr.features.fitting import Scaler, fit_scaler, place_memberships
 from ktrdr.features.fuzzy import grade
 from ktrdr.strategy.memberships import Membership
-from ktrdr.strategy.naming import InputGroup
+from ktrdr.strategy.naming import InputGroup, input_groups
+from ktrdr.strategy.schema import Strategy
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,17 @@ def fit_transform(group: InputGroup, values: FloatArray | None, crisp: bool) -> 
         memberships = group.fuzzy_set.placed(placed).ordered
     names = (group.name,) if crisp else group.input_names
     return Transform(names, memberships, crisp=crisp)
+
+
+def unfitted(strategy: Strategy) -> tuple[Transform, ...]:
+    """The transforms of a strategy that leaves nothing open; InvalidData where it does."""
+    crisp = grades_itself(strategy)
+    return tuple(fit_transform(group, None, crisp) for group in input_groups(strategy))
+
+
+def grades_itself(strategy: Strategy) -> bool:
+    """Whether the network takes crisp values and holds the fuzzy sets in itself."""
+    return strategy.model.type == "neuro_fuzzy"
 
 
 def _given(values: FloatArray | None) -> FloatArray:

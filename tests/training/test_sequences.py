@@ -11,7 +11,7 @@ import torch
 from tiny_training import BATCHES, Bench, make_dataset, make_strategy, outcome, recurrent
 
 from ktrdr.features.dataset import Dataset
-from ktrdr.training.batches import ShuffledBatches, Split, chunks, permutation, samples
+from ktrdr.training.batches import ShuffledBatches, Split, permutation, sequences
 from ktrdr.training.learner import Learner, Place
 from ktrdr.training.models import weights_digest
 from ktrdr.training.networks import build_model
@@ -33,7 +33,7 @@ def by_hand(dataset: Dataset, rows: range) -> list[tuple[list[list[float]], floa
 def pairs(batches: Any) -> list[tuple[list[list[float]], float]]:
     return [
         (sequence.tolist(), label.item())
-        for inputs, labels in batches
+        for inputs, labels, _ in batches
         for sequence, label in zip(inputs, labels, strict=True)
     ]
 
@@ -48,7 +48,8 @@ def test_a_split_is_its_own_sequences_with_the_label_of_the_last_row(
     split = Split(dataset, rows, CPU, LENGTH)
     expected = by_hand(dataset, rows)
     assert len(split) == len(expected) == len(rows) - LENGTH + 1
-    assert pairs(split.chunks()) == expected
+    assert pairs([(split.inputs, split.labels, None)]) == expected
+    assert split.last_rows.tolist() == [sequence[-1] for sequence, _ in expected]
 
 
 def test_shuffled_batches_hold_each_sequence_once_in_the_order_of_the_epoch() -> None:
@@ -65,19 +66,11 @@ def test_shuffled_batches_hold_each_sequence_once_in_the_order_of_the_epoch() ->
 
 def test_sequences_take_no_memory_of_their_own() -> None:
     rows = torch.rand(1000, 7)
-    shown = samples(rows, 50)
+    shown = sequences(rows, 50)
     assert shown.shape == (951, 50, 7)
     assert shown.untyped_storage().data_ptr() == rows.untyped_storage().data_ptr()
-    assert samples(rows, None) is rows
-    assert samples(rows, 1001).shape == (0, 1001, 7)
-    assert samples(rows, 1000).shape == (1, 1000, 7)
-
-
-def test_long_sequences_are_judged_fewer_at_a_time() -> None:
-    rows = torch.zeros(140_000, 1)
-    assert [len(part) for part in chunks(rows)] == [65_536, 65_536, 8_928]
-    assert {len(part) for part in chunks(samples(rows, 100))} <= {655, 139_901 % 655}
-    assert [len(part) for part in chunks(samples(rows, 139_999))] == [1, 1]
+    assert sequences(rows, 1001).shape == (0, 1001, 7)
+    assert sequences(rows, 1000).shape == (1, 1000, 7)
 
 
 def test_training_sees_nothing_beyond_its_split(tmp_path: Path) -> None:
@@ -98,7 +91,7 @@ def test_training_sees_nothing_beyond_its_split(tmp_path: Path) -> None:
 def test_the_answer_comes_from_the_whole_sequence_and_nothing_else(kind: str) -> None:
     model = make_strategy(recurrent(kind, dropout=0)).model
     network = build_model(model, COLUMNS, 3, seed=1)
-    shown = samples(torch.rand(20, 5), LENGTH)
+    shown = sequences(torch.rand(20, 5), LENGTH)
     together = network(shown)
     for place in (0, 7, 16):
         torch.testing.assert_close(network(shown[place : place + 1])[0], together[place])

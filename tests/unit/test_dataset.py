@@ -9,10 +9,12 @@ import numpy as np
 import pytest
 
 from ktrdr.data.bars import Bars, FloatArray
+from ktrdr.data.market import one_series
 from ktrdr.data.sample import sample_bars
 from ktrdr.errors import InvalidData
-from ktrdr.features.dataset import Dataset, build_dataset, dataset_digest, split_rows
+from ktrdr.features.dataset import Dataset, build_dataset, dataset_digest
 from ktrdr.features.labels import make_labels
+from ktrdr.features.splitting import LabelledRows, cut, pieces
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.strategy.schema import Strategy
 from ktrdr.strategy.splits import DataSplit
@@ -30,6 +32,7 @@ LABELS: dict[str, dict[str, Any]] = {
     "forward_return": {"source": "forward_return", "horizon": HOLD_BARS},
 }
 BARS = sample_bars(rows=3000)
+MARKET = one_series(BARS)
 
 
 VALUES = ("forward_return",)
@@ -81,21 +84,25 @@ def bar_of(dataset: Dataset, row: int) -> int:
 
 @pytest.mark.parametrize("labels", LABELS)
 def test_splits_follow_time_and_their_shares(labels: str) -> None:
-    dataset = build_dataset(make_strategy(labels), BARS)
+    dataset = build_dataset(make_strategy(labels), MARKET)
     parts = dataset.splits
     assert parts.train.start == 0
-    assert parts.train.stop < parts.validation.start < parts.validation.stop < parts.test.start
+    assert parts.train.stop == parts.validation.start < parts.validation.stop == parts.test.start
     assert parts.test.stop == len(dataset.labels) == len(dataset.inputs)
-    assert parts.validation.start == round(0.7 * len(dataset.labels))
-    assert parts.test.start == round(0.85 * len(dataset.labels))
+    labels_made = make_labels(make_strategy(labels).training.labels, BARS)
+    rows = np.flatnonzero(labels_made.valid)
+    rows = rows[rows >= 100]
+    assert bar_of(dataset, parts.validation.start) == rows[round(0.7 * len(rows))]
+    assert bar_of(dataset, parts.test.start) == rows[round(0.85 * len(rows))]
     assert (np.diff(dataset.timestamps) > 0).all()
 
 
 @pytest.mark.parametrize("labels", ["triple_barrier", "forward_return"])
 def test_the_purge_of_a_fixed_horizon_drops_exactly_its_bars(labels: str) -> None:
-    parts = build_dataset(make_strategy(labels), BARS).splits
-    assert parts.validation.start - parts.train.stop == HOLD_BARS
-    assert parts.test.start - parts.validation.stop == HOLD_BARS
+    dataset = build_dataset(make_strategy(labels), MARKET)
+    parts = dataset.splits
+    for before, after in ((parts.train, parts.validation), (parts.validation, parts.test)):
+        assert bar_of(dataset, after.start) - bar_of(dataset, before.stop - 1) == HOLD_BARS + 1
 
 
 @pytest.mark.parametrize("labels", LABELS)
@@ -103,71 +110,84 @@ def test_the_purge_of_a_fixed_horizon_drops_exactly_its_bars(labels: str) -> Non
 def test_no_earlier_label_or_input_depends_on_a_bar_from_the_next_split_on(
     labels: str, edge: str
 ) -> None:
-    dataset = build_dataset(make_strategy(labels), BARS)
+    dataset = build_dataset(make_strategy(labels), MARKET)
     part = dataset.splits.train if edge == "validation" else dataset.splits.validation
     first_bar = bar_of(dataset, getattr(dataset.splits, edge).start)
     strategy = make_strategy(labels)
     changed = make_labels(strategy.training.labels, from_bar(BARS, first_bar))
-    start, stop = bar_of(dataset, 0), bar_of(dataset, part.stop - 1) + 1
-    assert changed.valid[start:stop].all()
-    assert changed.values[start:stop].tolist() == dataset.labels[: part.stop].tolist()
+    bars = [bar_of(dataset, row) for row in range(part.stop)]
+    assert changed.valid[bars].all()
+    assert changed.values[bars].tolist() == dataset.labels[: part.stop].tolist()
 
 
 @pytest.mark.parametrize("labels", LABELS)
 def test_the_purge_takes_no_row_too_many(labels: str) -> None:
     """The first purged row's label is known only with a bar of the next split."""
-    dataset = build_dataset(make_strategy(labels), BARS)
+    dataset = build_dataset(make_strategy(labels), MARKET)
     known_at = make_labels(make_strategy(labels).training.labels, BARS).known_at
     first_bar = bar_of(dataset, dataset.splits.validation.start)
-    assert known_at[bar_of(dataset, dataset.splits.train.stop)] >= first_bar
-    assert known_at[bar_of(dataset, dataset.splits.train.stop - 1)] < first_bar
+    last_bar = bar_of(dataset, dataset.splits.train.stop - 1)
+    assert known_at[last_bar + 1] >= first_bar
+    assert known_at[last_bar] < first_bar
+
+
+def cut_rows(known_after: int, shares: DataSplit) -> list[tuple[str, range]]:
+    """Ten rows, the bars 5 to 14, whose labels are known so many bars later."""
+    bars = np.arange(5, 15)
+    labels, weights = np.zeros(10, np.int64), np.ones(10, np.float32)
+    rows = LabelledRows(BARS.rows(0, 15), bars, labels, bars + known_after, weights)
+    return list(cut(rows, pieces(rows.moments, shares, 1), shares.embargo))
 
 
 def test_rows_of_a_split_are_cut_by_hand_made_numbers() -> None:
-    bars, shares = np.arange(100, 110), DataSplit(train=0.5, validation=0.3, test=0.2)
-    parts = split_rows(bars, bars + 2, shares)
-    assert (parts.train, parts.validation, parts.test) == (range(3), range(5, 6), range(8, 10))
-    parts = split_rows(bars, bars, shares)
-    assert (parts.train, parts.validation, parts.test) == (range(5), range(5, 8), range(8, 10))
-    parts = split_rows(bars, bars + 50, shares)
-    assert (len(parts.train), len(parts.validation), parts.test) == (0, 0, range(8, 10))
+    shares = DataSplit(train=0.5, validation=0.3, test=0.2)
+    names = ("train", "validation", "test")
+    for known_after, expected in (
+        (2, (range(3), range(5, 6), range(8, 10))),
+        (0, (range(5), range(5, 8), range(8, 10))),
+    ):
+        assert cut_rows(known_after, shares) == list(zip(names, expected, strict=True))
+    assert [len(part) for _, part in cut_rows(50, shares)] == [0, 0, 2]
+    wider = DataSplit(train=0.5, validation=0.3, test=0.2, embargo=1)
+    expected = (range(2), range(5, 5), range(8, 10))
+    assert [part for _, part in cut_rows(2, wider)] == list(expected)
 
 
 def test_a_share_of_zero_makes_an_empty_split_and_still_purges_at_the_next() -> None:
-    bars = np.arange(10)
-    parts = split_rows(bars, bars + 1, DataSplit(train=0.8, validation=0.0, test=0.2))
-    assert (parts.train, len(parts.validation), parts.test) == (range(7), 0, range(8, 10))
-    parts = split_rows(bars, bars + 1, DataSplit(train=1.0, validation=0.0, test=0.0))
-    assert (parts.train, len(parts.validation), len(parts.test)) == (range(10), 0, 0)
+    no_validation = DataSplit(train=0.8, validation=0.0, test=0.2)
+    assert cut_rows(1, no_validation) == [("train", range(7)), ("test", range(8, 10))]
+    only_training = DataSplit(train=1.0, validation=0.0, test=0.0)
+    assert cut_rows(1, only_training) == [("train", range(10))]
 
 
 def test_the_digest_is_that_of_the_bytes() -> None:
-    dataset = build_dataset(make_strategy(), BARS)
-    again = build_dataset(make_strategy(), sample_bars(rows=3000))
+    dataset = build_dataset(make_strategy(), MARKET)
+    again = build_dataset(make_strategy(), one_series(sample_bars(rows=3000)))
     assert again.digest == dataset.digest
     inputs, labels = dataset.inputs.copy(), dataset.labels.copy()
-    assert dataset_digest(inputs, labels, dataset.splits) == dataset.digest
+    edges = dataset.splits, dataset.segments
+    assert dataset_digest(inputs, labels, *edges) == dataset.digest
     inputs[17, 1] = np.nextafter(inputs[17, 1], np.float32(2))
     labels[17] = (labels[17] + 1) % 3
-    assert dataset_digest(inputs, dataset.labels, dataset.splits) != dataset.digest
-    assert dataset_digest(dataset.inputs, labels, dataset.splits) != dataset.digest
+    assert dataset_digest(inputs, dataset.labels, *edges) != dataset.digest
+    assert dataset_digest(dataset.inputs, labels, *edges) != dataset.digest
     split = {"train": 0.6, "validation": 0.2, "test": 0.2}
-    assert build_dataset(make_strategy(data_split=split), BARS).digest != dataset.digest
+    assert build_dataset(make_strategy(data_split=split), MARKET).digest != dataset.digest
 
 
 @pytest.mark.parametrize("rows", [101, 125, 140, 200])
 def test_too_little_data_is_refused_with_numbers(rows: int) -> None:
     with pytest.raises(InvalidData, match=f"{rows} bars of SAMPLE 1h|no (BUY|HOLD|SELL) "):
-        build_dataset(make_strategy(), BARS.rows(0, rows))
+        build_dataset(make_strategy(), one_series(BARS.rows(0, rows)))
 
 
 def test_a_class_that_never_occurs_in_training_is_refused_with_the_counts() -> None:
     with pytest.raises(InvalidData, match=r"no BUY .*among the 589 training rows \(BUY 0, "):
-        build_dataset(make_strategy(), falling())
+        build_dataset(make_strategy(), one_series(falling()))
 
 
 def test_the_labels_of_a_regression_are_values_without_names() -> None:
-    dataset = build_dataset(make_strategy("forward_return"), BARS)
+    dataset = build_dataset(make_strategy("forward_return"), MARKET)
     assert dataset.labels.dtype == np.float32
     assert dataset.class_names == ()
     first = bar_of(dataset, 0)
@@ -179,32 +199,32 @@ def test_a_price_that_does_not_move_teaches_nothing() -> None:
     prices = np.full(1000, 100.0)
     still = replace(sample_bars(rows=1000), open=prices, high=prices, low=prices, close=prices)
     with pytest.raises(InvalidData, match="are 0 in all 589 training rows: there is nothing"):
-        build_dataset(make_strategy("forward_return"), still)
+        build_dataset(make_strategy("forward_return"), one_series(still))
 
 
 @pytest.mark.parametrize("labels", ["triple_barrier", "forward_return"])
 def test_a_split_needs_a_whole_sequence_and_says_how_long_it_is(labels: str) -> None:
-    rows = len(build_dataset(make_strategy(labels), BARS).splits.validation)
-    build_dataset(make_strategy(labels, length=rows), BARS)
+    rows = len(build_dataset(make_strategy(labels), MARKET).splits.validation)
+    build_dataset(make_strategy(labels, length=rows), MARKET)
     expected = rf"the validation split has {rows:,} rows, too few for one sequence of {rows + 1:,} "
     with pytest.raises(InvalidData, match=expected):
-        build_dataset(make_strategy(labels, length=rows + 1), BARS)
+        build_dataset(make_strategy(labels, length=rows + 1), MARKET)
 
 
 def test_a_split_without_a_share_needs_no_sequence() -> None:
     split = {"train": 1.0, "validation": 0.0, "test": 0.0}
-    dataset = build_dataset(make_strategy(length=2000, data_split=split), BARS)
+    dataset = build_dataset(make_strategy(length=2000, data_split=split), MARKET)
     assert len(dataset.splits.validation) == 0
 
 
 def test_a_class_only_among_the_rows_before_the_first_sequence_is_refused() -> None:
-    labels = build_dataset(make_strategy(), BARS).labels[:2000]
+    labels = build_dataset(make_strategy(), MARKET).labels[:2000]
     last = min(int(np.flatnonzero(labels == value)[-1]) for value in range(3))
     split = {"train": 1.0, "validation": 0.0, "test": 0.0}
-    bars = BARS.rows(0, bar_of(build_dataset(make_strategy(), BARS), 1999) + HOLD_BARS + 1)
-    build_dataset(make_strategy(length=last + 1, data_split=split), bars)
+    bars = BARS.rows(0, bar_of(build_dataset(make_strategy(), MARKET), 1999) + HOLD_BARS + 1)
+    build_dataset(make_strategy(length=last + 1, data_split=split), one_series(bars))
     with pytest.raises(InvalidData, match=r"no (BUY|HOLD|SELL) among the"):
-        build_dataset(make_strategy(length=last + 2, data_split=split), bars)
+        build_dataset(make_strategy(length=last + 2, data_split=split), one_series(bars))
 
 
 def falling() -> Bars:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from ktrdr.data.bars import Bars
+from ktrdr.data.market import Market, one_series
 from ktrdr.data.sample import sample_bars
 from ktrdr.errors import InvalidData, StorageUnavailable
 from ktrdr.features.cache import cached_dataset, dataset_key
@@ -18,6 +19,7 @@ from ktrdr.strategy.loading import validate_strategy
 from ktrdr.strategy.schema import Strategy
 
 BARS = sample_bars(rows=1500)
+MARKET = one_series(BARS)
 DATA: dict[str, Any] = {
     "name": "test",
     "training_data": {
@@ -53,13 +55,13 @@ def same(left: Dataset, right: Dataset) -> bool:
 
 
 def entry_of(root: Path) -> Path:
-    return root / "features" / dataset_key(make_strategy(), BARS)
+    return root / "features" / dataset_key(make_strategy(), MARKET)
 
 
 def test_a_cached_dataset_is_the_computed_one_and_cannot_be_written(tmp_path: Path) -> None:
-    built = build_dataset(make_strategy(), BARS)
+    built = build_dataset(make_strategy(), MARKET)
     for _ in range(2):
-        dataset = cached_dataset(tmp_path, make_strategy(), BARS)
+        dataset = cached_dataset(tmp_path, make_strategy(), MARKET)
         assert same(dataset, built)
         assert isinstance(dataset.inputs, np.memmap)
         assert not dataset.inputs.flags.writeable
@@ -69,27 +71,27 @@ def test_a_cached_dataset_is_the_computed_one_and_cannot_be_written(tmp_path: Pa
 def test_values_survive_the_cache_as_values(tmp_path: Path) -> None:
     strategy = make_strategy(**REGRESSION)
     for _ in range(2):
-        dataset = cached_dataset(tmp_path, strategy, BARS)
-        assert same(dataset, build_dataset(strategy, BARS))
+        dataset = cached_dataset(tmp_path, strategy, MARKET)
+        assert same(dataset, build_dataset(strategy, MARKET))
         assert dataset.labels.dtype == np.float32
 
 
 def test_sequences_that_a_split_is_too_short_for_are_refused_beside_a_cached_dataset(
     tmp_path: Path,
 ) -> None:
-    cached_dataset(tmp_path, make_strategy(), BARS)
+    cached_dataset(tmp_path, make_strategy(), MARKET)
     model = {"type": "lstm", "architecture": {"sequence_length": 500}}
     for _ in range(2):
         with pytest.raises(InvalidData, match="one sequence of 500"):
-            cached_dataset(tmp_path, make_strategy(model=model), BARS)
+            cached_dataset(tmp_path, make_strategy(model=model), MARKET)
 
 
 def test_the_second_time_nothing_is_computed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cached_dataset(tmp_path, make_strategy(), BARS)
+    cached_dataset(tmp_path, make_strategy(), MARKET)
     monkeypatch.delattr("ktrdr.features.cache.build_dataset")
-    cached_dataset(tmp_path, make_strategy(), BARS)
+    cached_dataset(tmp_path, make_strategy(), MARKET)
 
 
 @pytest.mark.parametrize(
@@ -107,7 +109,7 @@ def test_the_second_time_nothing_is_computed(
     ],
 )
 def test_whatever_shapes_the_dataset_shapes_its_key(parts: dict[str, Any]) -> None:
-    assert dataset_key(make_strategy(**parts), BARS) != dataset_key(make_strategy(), BARS)
+    assert dataset_key(make_strategy(**parts), MARKET) != dataset_key(make_strategy(), MARKET)
 
 
 def test_what_does_not_shape_the_dataset_leaves_the_key_alone() -> None:
@@ -116,11 +118,14 @@ def test_what_does_not_shape_the_dataset_leaves_the_key_alone() -> None:
         {"training": {"epochs": 7, "seed": 1, "learning_rate": 0.5}},
         {"model": {"type": "mlp", "architecture": {"hidden_layers": [3]}}},
     ):
-        assert dataset_key(make_strategy(**parts), BARS) == dataset_key(make_strategy(), BARS)
+        assert dataset_key(make_strategy(**parts), MARKET) == dataset_key(make_strategy(), MARKET)
 
 
 def test_other_bars_have_another_key() -> None:
-    keys = {dataset_key(make_strategy(), bars) for bars in (BARS, BARS.rows(0, 1499), revised())}
+    keys = {
+        dataset_key(make_strategy(), one_series(bars))
+        for bars in (BARS, BARS.rows(0, 1499), revised())
+    }
     assert len(keys) == 3
 
 
@@ -133,8 +138,8 @@ def revised() -> Bars:
 @pytest.mark.parametrize("name", ["inputs.npy", "labels.npy", "timestamps.npy", "manifest.json"])
 @pytest.mark.parametrize("damage", ["flip", "truncate", "empty", "remove"])
 def test_a_damaged_entry_is_computed_again(tmp_path: Path, name: str, damage: str) -> None:
-    built = build_dataset(make_strategy(), BARS)
-    cached_dataset(tmp_path, make_strategy(), BARS)
+    built = build_dataset(make_strategy(), MARKET)
+    cached_dataset(tmp_path, make_strategy(), MARKET)
     path = entry_of(tmp_path) / name
     content = path.read_bytes()
     middle = len(content) // 2
@@ -146,19 +151,19 @@ def test_a_damaged_entry_is_computed_again(tmp_path: Path, name: str, damage: st
     path.unlink()
     if damage != "remove":
         path.write_bytes(damaged[damage])
-    assert same(cached_dataset(tmp_path, make_strategy(), BARS), built)
+    assert same(cached_dataset(tmp_path, make_strategy(), MARKET), built)
     assert path.read_bytes() == content
     assert len(list((tmp_path / "features").iterdir())) == 1
 
 
 def test_edited_splits_are_not_believed(tmp_path: Path) -> None:
     """A manifest that is still JSON, but says something else than was written."""
-    built = cached_dataset(tmp_path, make_strategy(), BARS)
+    built = cached_dataset(tmp_path, make_strategy(), MARKET)
     path = entry_of(tmp_path) / "manifest.json"
     text = path.read_text()
     path.write_text(text.replace(f"{built.splits.train.stop}]", f"{built.splits.train.stop + 1}]"))
     assert path.read_text() != text
-    assert same(cached_dataset(tmp_path, make_strategy(), BARS), built)
+    assert same(cached_dataset(tmp_path, make_strategy(), MARKET), built)
 
 
 def test_a_writer_that_comes_second_takes_what_is_there(
@@ -166,28 +171,28 @@ def test_a_writer_that_comes_second_takes_what_is_there(
 ) -> None:
     """Somebody stores the same entry while this process is computing it."""
     elsewhere = tmp_path / "elsewhere"
-    cached_dataset(elsewhere, make_strategy(), BARS)
+    cached_dataset(elsewhere, make_strategy(), MARKET)
 
-    def slowly(strategy: Strategy, bars: Bars) -> Dataset:
-        dataset = build_dataset(strategy, bars)
+    def slowly(strategy: Strategy, market: Market, fold: int) -> Dataset:
+        dataset = build_dataset(strategy, market, fold)
         shutil.copytree(elsewhere / "features", tmp_path / "features")
         return dataset
 
     monkeypatch.setattr("ktrdr.features.cache.build_dataset", slowly)
-    dataset = cached_dataset(tmp_path, make_strategy(), BARS)
-    assert same(dataset, build_dataset(make_strategy(), BARS))
+    dataset = cached_dataset(tmp_path, make_strategy(), MARKET)
+    assert same(dataset, build_dataset(make_strategy(), MARKET))
     assert [path.name for path in (tmp_path / "features").iterdir()] == [entry_of(tmp_path).name]
 
 
 def test_a_writer_that_died_leaves_no_entry(tmp_path: Path) -> None:
-    cached_dataset(tmp_path, make_strategy(), BARS)
+    cached_dataset(tmp_path, make_strategy(), MARKET)
     entry = entry_of(tmp_path)
     entry.rename(entry.with_name(f".tmp-{entry.name}-dead"))
-    dataset = cached_dataset(tmp_path, make_strategy(), BARS)
-    assert same(dataset, build_dataset(make_strategy(), BARS))
+    dataset = cached_dataset(tmp_path, make_strategy(), MARKET)
+    assert same(dataset, build_dataset(make_strategy(), MARKET))
 
 
 def test_storage_that_cannot_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "features").write_text("in the way")
     with pytest.raises(StorageUnavailable, match="cannot write features to"):
-        cached_dataset(tmp_path, make_strategy(), BARS)
+        cached_dataset(tmp_path, make_strategy(), MARKET)

@@ -9,17 +9,22 @@ from typing import Any
 import numpy as np
 import pytest
 
+from ktrdr.data.bars import Bars
+from ktrdr.data.market import one_series
 from ktrdr.data.sample import sample_bars
 from ktrdr.errors import InvalidData
 from ktrdr.features.cache import dataset_key
 from ktrdr.features.fuzzy import grade
 from ktrdr.features.indicators import compute_indicator
-from ktrdr.features.pipeline import compute_inputs, input_names
+from ktrdr.features.pipeline import Inputs, compute_inputs
+from ktrdr.features.transforms import unfitted
 from ktrdr.strategy.loading import config, load_strategy, validate_strategy
+from ktrdr.strategy.naming import input_groups
 from ktrdr.strategy.schema import Strategy
 
 SHIPPED = sorted((Path(__file__).parents[2] / "strategies").glob("*.yaml"))
 BARS = sample_bars(rows=900)
+MARKET = one_series(BARS)
 
 
 def make_strategy(**parts: Any) -> Strategy:
@@ -42,10 +47,19 @@ def make_strategy(**parts: Any) -> Strategy:
     return validate_strategy(data | parts, "test")
 
 
+def inputs_of(strategy: Strategy, bars: Bars = BARS) -> Inputs:
+    return compute_inputs(strategy, one_series(bars), bars.symbol, unfitted(strategy))
+
+
+def names_of(strategy: Strategy) -> tuple[str, ...]:
+    return tuple(name for group in input_groups(strategy) for name in group.input_names)
+
+
 def test_columns_follow_the_inputs_and_then_the_memberships() -> None:
-    inputs = compute_inputs(make_strategy(), BARS)
+    inputs = inputs_of(make_strategy())
     expected = ("1h_level_high", "1h_level_low", "1h_strength_weak", "1h_strength_strong")
-    assert inputs.names == expected == input_names(make_strategy(), "1h")
+    assert names_of(make_strategy()) == expected
+    assert inputs.matrix.shape == (850, 4)
     assert inputs.matrix.dtype == np.float32
     assert inputs.matrix.flags.c_contiguous
 
@@ -53,15 +67,15 @@ def test_columns_follow_the_inputs_and_then_the_memberships() -> None:
 def test_a_strategy_that_went_through_sorted_json_gives_the_same_columns() -> None:
     strategy = make_strategy()
     again = validate_strategy(json.loads(json.dumps(config(strategy), sort_keys=True)), "again")
-    there, here = compute_inputs(strategy, BARS), compute_inputs(again, BARS)
-    assert there.names == here.names
+    there, here = inputs_of(strategy), inputs_of(again)
+    assert names_of(strategy) == names_of(again)
     assert there.matrix.tobytes() == here.matrix.tobytes()
-    assert dataset_key(strategy, BARS) == dataset_key(again, BARS)
+    assert dataset_key(strategy, MARKET) == dataset_key(again, MARKET)
 
 
 def test_each_column_is_its_membership_of_its_indicator() -> None:
     strategy = make_strategy()
-    inputs = compute_inputs(strategy, BARS)
+    inputs = inputs_of(strategy)
     rsi = compute_indicator(strategy.indicators["r"], BARS)["rsi"]
     plus_di = compute_indicator(strategy.indicators["a"], BARS)["plus_di"]
     for column, (series, set_id, name) in enumerate(
@@ -73,7 +87,7 @@ def test_each_column_is_its_membership_of_its_indicator() -> None:
         ]
     ):
         membership = strategy.fuzzy_sets[set_id].memberships[name]
-        expected = grade(membership, series[inputs.warm_up :]).astype(np.float32)
+        expected = grade(membership, series[inputs.first :]).astype(np.float32)
         assert inputs.matrix[:, column].tolist() == expected.tolist()
 
 
@@ -84,33 +98,33 @@ def test_history_required_is_enforced() -> None:
             "timeframes": {"timeframe": "1h"},
             "history_required": history,
         }
-        inputs = compute_inputs(make_strategy(training_data=training_data), BARS)
-        assert (inputs.warm_up, len(inputs.matrix)) == (history, 900 - history)
+        inputs = inputs_of(make_strategy(training_data=training_data))
+        assert (inputs.first, len(inputs.matrix)) == (history, 900 - history)
 
 
 def test_a_longer_warm_up_goes_before_history_required() -> None:
     strategy = make_strategy(indicators={"r": {"type": "rsi"}, "a": {"type": "adx", "period": 60}})
-    assert compute_inputs(strategy, BARS).warm_up == 119
+    assert inputs_of(strategy).first == 119
 
 
 def test_an_indicator_that_feeds_no_input_costs_no_warm_up() -> None:
     more = {"r": {"type": "rsi"}, "a": {"type": "adx"}, "long": {"type": "ema", "period": 500}}
-    assert compute_inputs(make_strategy(indicators=more), BARS).warm_up == 50
+    assert inputs_of(make_strategy(indicators=more)).first == 50
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_cutting_off_the_future_changes_no_bit_of_any_input(path: Path) -> None:
     strategy = load_strategy(path)
-    whole = compute_inputs(strategy, BARS)
-    for stop in (whole.warm_up + 1, 400, 733, 899):
-        cut = compute_inputs(strategy, BARS.rows(0, stop))
-        assert cut.warm_up == whole.warm_up
-        assert cut.matrix.tobytes() == whole.matrix[: stop - whole.warm_up].tobytes()
+    whole = inputs_of(strategy)
+    for stop in (whole.first + 1, 400, 733, 899):
+        cut = inputs_of(strategy, BARS.rows(0, stop))
+        assert cut.first == whole.first
+        assert cut.matrix.tobytes() == whole.matrix[: stop - whole.first].tobytes()
 
 
 def test_inputs_lie_between_zero_and_one_without_gaps() -> None:
     for path in SHIPPED:
-        matrix = compute_inputs(load_strategy(path), BARS).matrix
+        matrix = inputs_of(load_strategy(path)).matrix
         assert matrix.min() >= 0
         assert matrix.max() <= 1
 
@@ -118,8 +132,8 @@ def test_inputs_lie_between_zero_and_one_without_gaps() -> None:
 def test_too_few_bars_are_refused_with_the_numbers() -> None:
     for rows in (0, 1, 50):
         with pytest.raises(InvalidData, match=f"{rows} bars of SAMPLE 1h are too few.* 50 bars"):
-            compute_inputs(make_strategy(), BARS.rows(0, rows))
-    assert len(compute_inputs(make_strategy(), BARS.rows(0, 51)).matrix) == 1
+            inputs_of(make_strategy(), BARS.rows(0, rows))
+    assert len(inputs_of(make_strategy(), BARS.rows(0, 51)).matrix) == 1
 
 
 def test_prices_that_overflow_are_refused_and_not_passed_on() -> None:
@@ -131,4 +145,4 @@ def test_prices_that_overflow_are_refused_and_not_passed_on() -> None:
         indicators=indicators, fuzzy_sets=sets, nn_inputs=[{"fuzzy_set": "level"}]
     )
     with pytest.raises(InvalidData, match="indicator a has no finite value"):
-        compute_inputs(strategy, bars)
+        inputs_of(strategy, bars)
