@@ -13,7 +13,7 @@ from ktrdr.data.sample import sample_bars
 from ktrdr.errors import InvalidData
 from ktrdr.features.cache import dataset_key
 from ktrdr.features.fuzzy import grade
-from ktrdr.features.indicators import compute_indicator
+from ktrdr.features.indicators import IndicatorOutputs
 from ktrdr.features.pipeline import compute_inputs, input_names
 from ktrdr.strategy.loading import config, load_strategy, validate_strategy
 from ktrdr.strategy.schema import Strategy
@@ -62,8 +62,8 @@ def test_a_strategy_that_went_through_sorted_json_gives_the_same_columns() -> No
 def test_each_column_is_its_membership_of_its_indicator() -> None:
     strategy = make_strategy()
     inputs = compute_inputs(strategy, BARS)
-    rsi = compute_indicator(strategy.indicators["r"], BARS)["rsi"]
-    plus_di = compute_indicator(strategy.indicators["a"], BARS)["plus_di"]
+    outputs = IndicatorOutputs(strategy.indicators, BARS)
+    rsi, plus_di = outputs.series("r"), outputs.series("a.plus_di")
     for column, (series, set_id, name) in enumerate(
         [
             (rsi, "level", "high"),
@@ -90,7 +90,7 @@ def test_history_required_is_enforced() -> None:
 
 def test_a_longer_warm_up_goes_before_history_required() -> None:
     strategy = make_strategy(indicators={"r": {"type": "rsi"}, "a": {"type": "adx", "period": 60}})
-    assert compute_inputs(strategy, BARS).warm_up == 119
+    assert compute_inputs(strategy, BARS).warm_up == 60
 
 
 def test_an_indicator_that_feeds_no_input_costs_no_warm_up() -> None:
