@@ -3,18 +3,38 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Annotated, Any, Literal, Union
+from typing import TYPE_CHECKING, Annotated, Any, Literal, Self, Union
 
-from pydantic import Discriminator, Field, Tag, create_model, field_validator
+from pydantic import (
+    BeforeValidator,
+    Discriminator,
+    Field,
+    Tag,
+    create_model,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import PydanticCustomError
 
-from ktrdr.strategy.indicators import INDICATORS, IndicatorGrammar, canonical_type
+from ktrdr.strategy.indicators import (
+    INDICATORS,
+    Choice,
+    IndicatorGrammar,
+    Parameter,
+    canonical_type,
+)
 from ktrdr.strategy.values import Closed, Number
 
-PriceSource = Literal["open", "high", "low", "close", "hl2", "hlc3", "ohlc4", "volume"]
+Parameters = dict[str, int | float | str]
 
 
 class Indicator(Closed):
-    """One indicator; each type's own class, made from the table, adds its parameters as fields."""
+    """One indicator; each type's own class, made from the table, adds its parameters as fields.
+
+    A type that is computed from one series has a `source`: a price series by name, or another
+    indicator as `id` or `id.output` (that it exists is checked with the strategy's other
+    references). Older files say `data_source`; that is read as `source`.
+    """
 
     type: str
 
@@ -23,32 +43,76 @@ class Indicator(Closed):
         return INDICATORS[self.type]
 
     @property
-    def parameters(self) -> dict[str, int | float]:
+    def parameters(self) -> Parameters:
         """The parameters by name, defaults filled in."""
         return {p.name: getattr(self, p.name) for p in self.grammar.parameters}
 
     @property
-    def price_source(self) -> str:
-        """The series it is computed from; indicators over high, low and close have none."""
-        return str(getattr(self, "source", "close"))
+    def series_source(self) -> str | None:
+        """What it is computed from by name; None for indicators over several parts of a bar."""
+        return getattr(self, "source", None)
 
     @field_validator("type", mode="before")
     @classmethod
     def _without_regard_to_case(cls, value: Any) -> Any:
         return canonical_type(value) or value if isinstance(value, str) else value
 
+    @model_validator(mode="before")
+    @classmethod
+    def _data_source_is_an_older_name(cls, data: Any) -> Any:
+        if not isinstance(data, Mapping) or "data_source" not in data:
+            return data
+        if "source" not in cls.model_fields:
+            return data
+        plain = {key: value for key, value in data.items() if key != "data_source"}
+        if plain.setdefault("source", data["data_source"]) != data["data_source"]:
+            raise PydanticCustomError("source", "source and data_source differ; keep source")
+        return plain
+
+    @model_validator(mode="after")
+    def _parameters_fit_each_other(self) -> Self:
+        for low, high in self.grammar.below:
+            if getattr(self, low) >= getattr(self, high):
+                raise _misfit(self, low, high, "smaller than")
+        for low, high in self.grammar.not_above:
+            if getattr(self, low) > getattr(self, high):
+                raise _misfit(self, low, high, "at most")
+        return self
+
+
+def _misfit(indicator: Indicator, low: str, high: str, relation: str) -> PydanticCustomError:
+    return PydanticCustomError(
+        "parameters",
+        "{low} ({low_value}) must be {relation} {high} ({high_value})",
+        {
+            "low": low,
+            "low_value": getattr(indicator, low),
+            "relation": relation,
+            "high": high,
+            "high_value": getattr(indicator, high),
+        },
+    )
+
 
 def _indicator_class(grammar: IndicatorGrammar) -> type[Indicator]:
     fields: dict[str, Any] = {"type": Literal[grammar.type]}
     for p in grammar.parameters:
-        if p.is_integer:
-            number: Any = Annotated[int, Field(strict=True, ge=p.least, le=100_000)]
-        else:
-            number = Annotated[Number, Field(ge=p.least, le=1e6)]
-        fields[p.name] = (number, p.default)
+        fields[p.name] = (_values_of(p), p.default)
     if grammar.takes_source:
-        fields["source"] = (PriceSource, "close")
+        fields["source"] = (str, grammar.source)
     return create_model(grammar.type, __base__=Indicator, **fields)
+
+
+def _values_of(parameter: Parameter | Choice) -> Any:
+    if isinstance(parameter, Choice):
+        return Annotated[Literal[parameter.choices], BeforeValidator(_lower)]
+    if parameter.is_integer:
+        return Annotated[int, Field(strict=True, ge=parameter.least, le=parameter.most)]
+    return Annotated[Number, Field(ge=parameter.least, le=parameter.most)]
+
+
+def _lower(value: Any) -> Any:
+    return value.lower() if isinstance(value, str) else value
 
 
 def _indicator_tag(data: Any) -> str | None:

@@ -13,8 +13,9 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ktrdr.errors import InvalidStrategy, StrategyNotFound
+from ktrdr.strategy.candle_patterns import CANDLE_PATTERNS
 from ktrdr.strategy.differences import INFORMATIVE_KEYS
-from ktrdr.strategy.indicators import INDICATORS
+from ktrdr.strategy.indicators import INDICATORS, PARAMETER_NAMES_ELSEWHERE
 from ktrdr.strategy.naming import name_problems
 from ktrdr.strategy.references import Problem, nearest, reference_problems
 from ktrdr.strategy.schema import CLASS_OF_TAG, Strategy
@@ -30,9 +31,7 @@ MOVED = {
     "stop_loss_atr": "say sl_multiplier",
     "max_holding_bars": "say max_holding_period",
     "atr_period": "say vol_span",
-    "fast": "say fast_period",
-    "slow": "say slow_period",
-    "signal": "say signal_period",
+    **PARAMETER_NAMES_ELSEWHERE,
 }
 
 
@@ -229,6 +228,8 @@ def _message(item: ErrorDetails) -> str:
 
 def _unknown_key(loc: tuple[int | str, ...]) -> str:
     key, known = str(loc[-1]), _keys_at(loc[:-1])
+    if loc[0] == "indicators" and key in ("source", "data_source") and key not in known:
+        return f"this type is computed from whole bars and takes no source; remove {key}"
     moved = MOVED.get(_path(loc)) or MOVED.get(key)
     if moved and (moved.startswith(("move", "not")) or moved.split()[-1] in known):
         return f"unknown key; {moved}"
@@ -237,10 +238,11 @@ def _unknown_key(loc: tuple[int | str, ...]) -> str:
 
 def _unknown_indicator(name: Any) -> str:
     if not isinstance(name, str):
-        return f"an indicator needs a type{nearest('', INDICATORS)}"
-    if name.lower() == "zigzag":
+        return "an indicator needs a type, such as rsi; docs/strategies.md lists them"
+    if name.strip().lower() in ("zigzag", "zigzagindicator"):
         return "zigzag repaints (it knows the future) and cannot be an input"
-    return f"unknown indicator type {name[:64]!r}{nearest(name.lower(), INDICATORS)}"
+    known = CANDLE_PATTERNS if name.lower().startswith("cdl") else INDICATORS
+    return f"unknown indicator type {name[:64]!r}{nearest(name.lower(), known)}"
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:

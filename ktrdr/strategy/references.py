@@ -7,7 +7,12 @@ import difflib
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
-from ktrdr.strategy.indicators import INDICATORS, canonical_type
+from ktrdr.strategy.indicators import (
+    INDICATORS,
+    PRICE_SERIES,
+    IndicatorGrammar,
+    canonical_type,
+)
 
 Problem = tuple[str, str]  # path, message
 
@@ -33,7 +38,8 @@ def reference_problems(data: Mapping[str, Any]) -> list[Problem]:
     schema."""
     indicators = _mapping(data.get("indicators"))
     fuzzy_sets = _mapping(data.get("fuzzy_sets"))
-    problems = list(_indicator_problems(indicators, fuzzy_sets))
+    problems = list(_source_problems(indicators))
+    problems += _indicator_problems(indicators, fuzzy_sets)
     problems += _input_problems(data, indicators, fuzzy_sets)
     problems += _format_problems(data)
     return problems
@@ -48,27 +54,57 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; known: {', '.join(known[:12])}" if known else ""
 
 
+def _source_problems(indicators: Mapping[str, Any]) -> Iterator[Problem]:
+    """Of the indicators among themselves: ids that read like a price, sources that lead nowhere
+    or in a circle."""
+    sources = {indicator_id: _source(part) for indicator_id, part in indicators.items()}
+    for indicator_id, source in sources.items():
+        if indicator_id in PRICE_SERIES:
+            yield (
+                f"indicators.{indicator_id}",
+                f"{indicator_id} is the name of a price series; give the indicator another id",
+            )
+        if source is not None and source not in PRICE_SERIES:
+            path = f"indicators.{indicator_id}.source"
+            message = _reference_problem(source, indicators, PRICE_SERIES)
+            if message:
+                yield path, message
+            elif _leads_back(indicator_id, sources):
+                yield path, f"{indicator_id} is computed from itself by way of {source[:64]}"
+
+
+def _leads_back(indicator_id: str, sources: Mapping[str, str | None]) -> bool:
+    at, steps = indicator_id, 0
+    while (source := sources.get(at)) is not None and steps <= len(sources):
+        at, steps = source.partition(".")[0], steps + 1
+        if at == indicator_id:
+            return True
+    return False
+
+
 def _indicator_problems(
     indicators: Mapping[str, Any], fuzzy_sets: Mapping[str, Any]
 ) -> Iterator[Problem]:
     for set_id, fuzzy_set in fuzzy_sets.items():
         reference = _mapping(fuzzy_set).get("indicator")
-        if not isinstance(reference, str):
-            continue
-        yield from _reference_problems(f"fuzzy_sets.{set_id}.indicator", reference, indicators)
+        if isinstance(reference, str):
+            message = _reference_problem(reference, indicators)
+            if message:
+                yield f"fuzzy_sets.{set_id}.indicator", message
 
 
-def _reference_problems(
-    path: str, reference: str, indicators: Mapping[str, Any]
-) -> Iterator[Problem]:
-    """What is wrong with `id` or `id.output`."""
-    indicator_id, _, output = reference.partition(".")
+def _reference_problem(
+    reference: str, indicators: Mapping[str, Any], also: Iterable[str] = ()
+) -> str | None:
+    """What is wrong with `id` or `id.output`, or None."""
+    indicator_id, dot, output = reference.partition(".")
     if indicator_id not in indicators:
-        yield path, f"no indicator {indicator_id[:64]!r}{nearest(indicator_id, indicators)}"
-        return
+        known = [*indicators, *also]
+        return f"no indicator {indicator_id[:64]!r}{nearest(indicator_id, known)}"
     outputs = _outputs(indicators[indicator_id])
-    if "." in reference and outputs is not None and output not in outputs:
-        yield path, f"{indicator_id} has no output {output[:64]!r}{nearest(output, outputs)}"
+    if dot and outputs is not None and output not in outputs:
+        return f"{indicator_id} has no output {output[:64]!r}{nearest(output, outputs)}"
+    return None
 
 
 def _input_problems(
@@ -82,7 +118,9 @@ def _input_problems(
         if isinstance(set_id, str) and set_id not in fuzzy_sets:
             yield f"{path}.fuzzy_set", f"no fuzzy set {set_id[:64]!r}{nearest(set_id, fuzzy_sets)}"
         if isinstance(raw, str):
-            yield from _reference_problems(f"{path}.raw_indicator", raw, indicators)
+            message = _reference_problem(raw, indicators)
+            if message:
+                yield f"{path}.raw_indicator", message
         wanted = item.get("timeframes", "all")
         listed = wanted if isinstance(wanted, list | tuple) else timeframes
         for timeframe in listed:
@@ -121,10 +159,23 @@ def _value_at(data: Mapping[str, Any], path: str) -> Any:
     return part.get(key, _UNLESS_GIVEN.get(path))
 
 
+def _source(indicator: Any) -> str | None:
+    """The source that an indicator names, where its type takes one."""
+    part = _mapping(indicator)
+    grammar = _grammar(part)
+    source = part.get("source", part.get("data_source"))
+    return source if grammar and grammar.takes_source and isinstance(source, str) else None
+
+
 def _outputs(indicator: Any) -> tuple[str, ...] | None:
-    name = _mapping(indicator).get("type")
+    grammar = _grammar(_mapping(indicator))
+    return grammar.outputs if grammar else None
+
+
+def _grammar(indicator: Mapping[str, Any]) -> IndicatorGrammar | None:
+    name = indicator.get("type")
     kind = canonical_type(name) if isinstance(name, str) else None
-    return INDICATORS[kind].outputs if kind else None
+    return INDICATORS[kind] if kind else None
 
 
 def _timeframes(data: Mapping[str, Any]) -> list[str]:

@@ -38,7 +38,7 @@ def rehearsed(tmp_path: Path) -> Any:
     strategy = write_strategy(tmp_path / "rehearsed.yaml")
 
     def run(kills: int) -> Rehearsal:
-        request, plan = prepare(strategy, Overrides(), Storage(tmp_path))
+        [(request, plan)] = prepare(strategy, Overrides(), Storage(tmp_path))
         audience = Audience(lambda _: None, lambda _: None)
         return rehearse(request, plan, kills, CHAOS_SEED, audience)
 

@@ -62,13 +62,13 @@ def test_the_model_returned_is_that_of_the_best_epoch(tmp_path: Path) -> None:
 
 def test_best_weights_are_no_alias_of_the_live_ones() -> None:
     learner = Learner(make_strategy(), make_dataset(), Place(CPU, 0, lambda: 0.0))
-    for inputs, labels in learner.remaining_batches():
-        learner.step(inputs, labels)
+    for batch in learner.remaining_batches():
+        learner.step(batch)
     learner.finish_epoch()
     assert learner.best_weights is not None
     before = weights_digest(learner.best_weights)
-    for inputs, labels in learner.remaining_batches():
-        learner.step(inputs, labels)
+    for batch in learner.remaining_batches():
+        learner.step(batch)
     assert weights_digest(learner.best_weights) == before
     assert weights_digest(learner.model.state_dict()) != before
 
@@ -273,8 +273,7 @@ def test_a_stop_is_saved_at_the_next_batch(
 @pytest.mark.parametrize("part", ["weights", "optimizer", "loss"])
 def test_no_part_of_a_snapshot_may_be_no_number(part: str) -> None:
     learner = Learner(make_strategy(), make_dataset(), Place(CPU, 0, lambda: 0.0))
-    inputs, labels = next(iter(learner.remaining_batches()))
-    learner.step(inputs, labels)
+    learner.step(next(iter(learner.remaining_batches())))
     learner.snapshot(CheckpointType.PERIODIC)
     with torch.no_grad():
         if part == "weights":

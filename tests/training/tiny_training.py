@@ -18,6 +18,7 @@ from ktrdr.checkpoints.storage import Storage
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
 from ktrdr.features.labels import LabelArray
+from ktrdr.features.recipe import Recipe
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.strategy.memberships import Membership
 from ktrdr.strategy.schema import Strategy
@@ -222,11 +223,11 @@ def stored(bench: Bench, **changes: Any) -> ModelHeader:
         "created_at": datetime(2026, 1, 1, tzinfo=UTC),
     }
     header = ModelHeader(**(fields | changes))
-    columns = [
+    columns = tuple(
         dataclasses.replace(column, name=name)
         for column, name in zip(bench.dataset.columns, header.input_names, strict=False)
-    ]
-    write_model(bench.storage, header, model_files(bench.strategy, columns, result.weights))
+    )
+    write_model(bench.storage, header, model_files(bench.strategy, Recipe(columns), result.weights))
     return header
 
 

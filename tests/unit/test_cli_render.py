@@ -47,6 +47,7 @@ def test_a_record_shows_what_exists_and_nothing_else() -> None:
             "epochs": 3,
             "seed": 42,
             "workers": 1,
+            "fold": None,
         },
         "progress": {
             "epoch": 1,

@@ -34,7 +34,7 @@ from ktrdr.store import open_store
 AT = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
 OWNER = Owner("owner-1", OwnerKind.EMBEDDED, "host", 1, 1.0)
 REQUEST = Request("/w/my demo.yaml", "demo", ("EURUSD",), ("5m",), None, None, 9, 42, 1)
-PLAN = Plan({}, {"epochs": 9, "symbol": "EURUSD"}, "s", "d", "f", {}, "/s")
+PLAN = Plan({}, {"epochs": 9, "symbols": ["EURUSD", "GBPUSD"]}, "s", "d", "f", [], "/s")
 RESULT = Result("/s/models/demo/v1", "ab" * 32, 4, 2, {})
 
 
@@ -134,7 +134,7 @@ def test_the_next_command_fits_the_state(service: OperationsService, row: Operat
     )
     service.delete_checkpoints(name)
     answer = why(service, row)
-    assert answer["next"] == "ktrdr train '/w/my demo.yaml' --symbols EURUSD --epochs 9"
+    assert answer["next"] == "ktrdr train '/w/my demo.yaml' --symbols EURUSD,GBPUSD --epochs 9"
     assert told(answer)[-1] == "a user deleted its checkpoint: it cannot be resumed"
 
 

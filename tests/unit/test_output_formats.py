@@ -127,9 +127,9 @@ def test_a_recurrent_network_has_its_own_knobs_and_defaults(
             "model.training",
             "move its keys to training",
         ),
-        ({"type": "rnn"}, "model", "mlp, lstm or gru"),
-        ({}, "model", "mlp, lstm or gru"),
-        (None, "model", "mlp, lstm or gru"),
+        ({"type": "rnn"}, "model", "mlp, lstm, gru, tcn or neuro_fuzzy"),
+        ({}, "model", "mlp, lstm, gru, tcn or neuro_fuzzy"),
+        (None, "model", "mlp, lstm, gru, tcn or neuro_fuzzy"),
     ],
 )
 def test_a_network_that_is_none_is_refused_at_its_place(

@@ -15,7 +15,7 @@ from ktrdr.data.sample import sample_bars
 from ktrdr.errors import InvalidData
 from ktrdr.features.cache import dataset_key
 from ktrdr.features.fuzzy import grade
-from ktrdr.features.indicators import compute_indicator
+from ktrdr.features.indicators import IndicatorOutputs
 from ktrdr.features.pipeline import Inputs, compute_inputs
 from ktrdr.features.transforms import unfitted
 from ktrdr.strategy.loading import config, load_strategy, validate_strategy
@@ -76,8 +76,8 @@ def test_a_strategy_that_went_through_sorted_json_gives_the_same_columns() -> No
 def test_each_column_is_its_membership_of_its_indicator() -> None:
     strategy = make_strategy()
     inputs = inputs_of(strategy)
-    rsi = compute_indicator(strategy.indicators["r"], BARS)["rsi"]
-    plus_di = compute_indicator(strategy.indicators["a"], BARS)["plus_di"]
+    outputs = IndicatorOutputs(strategy.indicators, BARS)
+    rsi, plus_di = outputs.series("r"), outputs.series("a.plus_di")
     for column, (series, set_id, name) in enumerate(
         [
             (rsi, "level", "high"),

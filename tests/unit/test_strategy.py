@@ -213,9 +213,15 @@ def test_the_order_of_memberships_counts(data: dict[str, Any]) -> None:
 def test_a_request_overrides_what_the_strategy_says(data: dict[str, Any]) -> None:
     changed = with_overrides(
         validate_strategy(data, "x"),
-        {"symbol": "EURUSD", "timeframe": "5m", "epochs": 3, "seed": 7, "end_date": "2020-01-31"},
+        {
+            "symbols": ["EURUSD"],
+            "timeframes": ["5m"],
+            "epochs": 3,
+            "seed": 7,
+            "end_date": "2020-01-31",
+        },
     )
-    assert (changed.symbol, changed.timeframe) == ("EURUSD", "5m")
+    assert (changed.symbols, changed.timeframes) == (("EURUSD",), ("5m",))
     assert (changed.training.epochs, changed.training.seed) == (3, 7)
     assert str(changed.training_data.end_date) == "2020-01-31"
 
