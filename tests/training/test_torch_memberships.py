@@ -32,7 +32,7 @@ INFINITY = float("inf")
 
 def points(parameters: tuple[float, ...], largest: float) -> np.ndarray:
     """Every kink, both of its neighbours, the middle of everything, and what lies far outside."""
-    kinks = np.array([*parameters, 0.0, 50.0])
+    kinks = np.array([*parameters, 0.0, 50.0])  # a bell around 0 has its width among them
     spread = np.random.default_rng(5).normal(20.0, 30.0, 500)
     far = [-INFINITY, -largest, -1e20, 1e20, largest, INFINITY]
     found: np.ndarray = np.concatenate(
@@ -84,6 +84,7 @@ def test_float32_gives_the_same_edges(shape: str, parameters: tuple[float, ...])
         ("bell", (1e-38, 1e-3, 5.0)),
         ("bell", (1.0, 0.0, 5.0)),
         ("bell", (1.0, 1e30, 5.0)),
+        ("bell", (2.0**-50, 1e30, 0.0)),
         ("sigmoid", (5.0, 0.0)),
         ("sigmoid", (5.0, 1e30)),
     ],
