@@ -93,8 +93,8 @@ def fit_scaler(kind: ScalerKind, values: FloatArray, what: str = "a raw input") 
 
 
 def _checked(values: FloatArray, what: str) -> FloatArray:
-    """One dimension, contiguous: how numpy sums depends on strides."""
-    flat = np.ascontiguousarray(values, dtype=np.float64).ravel()
+    """Contiguous and aligned: otherwise numpy sums in other portions, with other last bits."""
+    flat = np.require(values, np.float64, ["C", "A"]).ravel()
     bad = len(flat) - int((np.abs(flat) <= LARGEST).sum())
     if not len(flat):
         raise InvalidData(f"{what}: no training values; import more bars or widen the dates")

@@ -60,10 +60,11 @@ def _bell(values: Tensor, width: Tensor, slope: Tensor, centre: Tensor) -> Tenso
     ratios = _ratio(torch.abs(values - centre), width, _FAR_BELL)
     limits = torch.finfo(ratios.dtype)
     known = ratios.detach()
-    near, far = known < _NEAR_BELL, known > limits.max
+    far = known > limits.max
+    flat = far | (known < _NEAR_BELL) | (slope.detach() > limits.max**0.5)
     fixed = torch.log(known.clamp(limits.tiny, limits.max))
-    moving = torch.log(torch.where(near | far, 1.0, ratios))
-    grades = torch.sigmoid(-slope * (2.0 * torch.where(near | far, fixed, moving)))
+    moving = torch.log(torch.where(flat, 1.0, ratios))
+    grades = torch.sigmoid(-slope * (2.0 * torch.where(flat, fixed, moving)))
     grades = torch.where(known == 0, 1.0, grades)
     return torch.where(far, 0.0, grades)
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from ktrdr.features.fuzzy import grade as array_grade
-from ktrdr.strategy.memberships import Membership
+from ktrdr.strategy.memberships import PARAMETERS, Membership
 from ktrdr.training.memberships import grade
 
 CURVES = [
@@ -32,7 +32,7 @@ INFINITY = float("inf")
 
 def points(parameters: tuple[float, ...], largest: float) -> np.ndarray:
     """Every kink, both of its neighbours, the middle of everything, and what lies far outside."""
-    kinks = np.array([*parameters, 0.0, 50.0])
+    kinks = np.array([*parameters, 0.0, 50.0])  # a bell around 0 has its width among them
     spread = np.random.default_rng(5).normal(20.0, 30.0, 500)
     far = [-INFINITY, -largest, -1e20, 1e20, largest, INFINITY]
     found: np.ndarray = np.concatenate(
@@ -51,6 +51,24 @@ def test_the_grades_are_those_of_the_arrays(shape: str, parameters: tuple[float,
     expected = array_grade(Membership(type=shape, parameters=parameters), values)
     found = grade(shape, torch.from_numpy(values), tensors(parameters, torch.float64))
     np.testing.assert_allclose(found.detach().numpy(), expected, rtol=0, atol=1e-12)
+
+
+@pytest.mark.parametrize("shape", PARAMETERS)
+def test_random_curves_of_any_size_agree_and_keep_their_gradients_finite(shape: str) -> None:
+    random = np.random.default_rng(7)
+    for _ in range(100):
+        drawn = random.choice([-1, 1], 24) * 10.0 ** random.uniform(-30, 30, 24)
+        count = len(PARAMETERS[shape])
+        parameters = tuple(np.sort(drawn[:count]).tolist())
+        if shape in ("gaussian", "bell"):
+            parameters = tuple(np.abs(drawn[:count]).tolist())
+        values = torch.from_numpy(drawn).requires_grad_()
+        given = tensors(parameters, torch.float64)
+        found = grade(shape, values, given)
+        expected = array_grade(Membership(type=shape, parameters=parameters), drawn)
+        np.testing.assert_allclose(found.detach().numpy(), expected, rtol=0, atol=1e-12)
+        for gradient in torch.autograd.grad(found.sum(), [values, *given]):
+            assert torch.isfinite(gradient).all()
 
 
 @pytest.mark.parametrize(("shape", "parameters"), CURVES)
@@ -84,6 +102,7 @@ def test_float32_gives_the_same_edges(shape: str, parameters: tuple[float, ...])
         ("bell", (1e-38, 1e-3, 5.0)),
         ("bell", (1.0, 0.0, 5.0)),
         ("bell", (1.0, 1e30, 5.0)),
+        ("bell", (2.0**-50, 1e30, 0.0)),
         ("sigmoid", (5.0, 0.0)),
         ("sigmoid", (5.0, 1e30)),
     ],

@@ -35,6 +35,7 @@ def layouts(values: FloatArray) -> dict[str, FloatArray]:
         "backwards": values[::-1].copy()[::-1],
         "Fortran": np.asfortranarray(wide)[:, 1],
         "not aligned": shifted,
+        "swapped bytes": values.astype(">f8"),
     }
 
 
@@ -175,11 +176,13 @@ def test_nan_stays_nan_and_nothing_else_becomes_one(kind: Any) -> None:
     assert found[3] == np.inf
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_what_is_fitted_is_the_same_for_every_memory_layout(kind: Any) -> None:
-    values = walk(40_001)
+@pytest.mark.parametrize("rows", [10_000, 30_001, 50_003, 70_007, 90_001])
+def test_what_is_fitted_is_the_same_for_every_memory_layout(rows: int) -> None:
+    """numpy adds up in other portions where it must copy: seen in about half of all means."""
+    values = walk(rows)
     for name, other in layouts(values).items():
-        assert fit_scaler(kind, other) == fit_scaler(kind, values), name
+        for kind in KINDS:
+            assert fit_scaler(kind, other) == fit_scaler(kind, values), name
         assert place_memberships(other, 5, "x") == place_memberships(values, 5, "x"), name
 
 
@@ -188,8 +191,8 @@ def test_both_zeros_are_one_in_what_is_fitted() -> None:
     for values in ([-0.0, 0.0, -0.0, 5.0], [0.0, -0.0, 5.0, -0.0], [-0.0, -0.0, -0.0, 5.0]):
         array = np.array(values * 10)
         for kind in KINDS[:3]:
-            assert json.dumps(fit_scaler(kind, array).as_json()).count("-0.0") == 0
-        curves = place_memberships(np.append(array, [5.0] * 30), 2, "x")
+            assert "-0.0" not in json.dumps(fit_scaler(kind, array).as_json())
+        curves = place_memberships(np.append(array, [5.0] * 20), 2, "x")
         assert all("-0.0" not in curve.model_dump_json() for curve in curves)
 
 

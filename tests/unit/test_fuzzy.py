@@ -135,6 +135,21 @@ def test_grades_lie_between_zero_and_one_and_no_path_differs(
         assert not any(outside)
 
 
+@pytest.mark.parametrize(
+    "shape", [named("gaussian", 50, 10), named("bell", 10, 2.3, 50), named("sigmoid", 50, 0.3)]
+)
+def test_a_grade_does_not_depend_on_what_stands_beside_the_value(shape: Any) -> None:
+    """Vector instructions for the bulk and others for the rest would give other last bits."""
+    values = np.random.default_rng(3).uniform(0.0, 100.0, 1001)
+    whole = grade(curve(shape), values)
+    wide = np.zeros((len(values), 3))
+    wide[:, 1] = values
+    assert (grade(curve(shape), wide[:, 1]) == whole).all()
+    for start in range(9):
+        assert (grade(curve(shape), values[start:]) == whole[start:]).all()
+        assert (grade(curve(shape), values[: start + 1]) == whole[: start + 1]).all()
+
+
 @pytest.mark.parametrize("shape", PARAMETERS)
 def test_nan_stays_nan(shape: str) -> None:
     parameters = {"gaussian": [0, 1], "bell": [1, 2, 0], "sigmoid": [0, 1]}
