@@ -1,8 +1,9 @@
 """Missing bars, told from closures by the symbol's own weekly pattern.
 
-The pattern is the set of bars of the week that exist in at least half of the weeks, by the clock of
-the feed's sessions. Only such bars can be missing. A market that closes has holidays and half days
-too: a session, or its end, that is absent up to the next regular opening is a closure.
+The pattern is the set of bars of the week that exist in at least half of the weeks of a quarter, by
+the clock of the feed's sessions. Only such bars can be missing. A market that closes has holidays
+and half days too: a session, or its end, that is absent up to the next regular opening is a
+closure.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from ktrdr.data.clocks import DAY_US, HOUR_US, WEEK_US, Clock
 FEWEST_WEEKS = 4
 
 _MONDAY_US = 4 * DAY_US
+_SEASON_WEEKS = 12
 _USUAL = 0.5  # of the weeks
 _NEVER_CLOSES = 0.98  # of the week
 _EARLY_CLOSE_US = 4 * HOUR_US
@@ -30,21 +32,27 @@ _SPARSE = 0.005  # holes per bar; beyond, bars without a trade are left out by t
 
 @dataclass(frozen=True, eq=False)
 class Pattern:
-    """The bars of a week from Monday 00:00 local on: `open` says which usually exist."""
+    """The bars of a week from Monday 00:00 local on that usually exist, `open[season, bar]`.
+
+    Hours of trade change over the years, so each season (about a quarter) has a pattern of its own.
+    """
 
     step: int
     open: NDArray[np.bool_]
-
-    def ordinal(self, local: IntArray) -> IntArray:
-        """How many usual bars open before each moment's bar, counted from a fixed Monday."""
-        before = np.concatenate([[0], np.cumsum(self.open)])
-        ordinals: IntArray = (local - _MONDAY_US) // WEEK_US * before[-1] + before[self.slot(local)]
-        return ordinals
 
     def slot(self, local: IntArray) -> IntArray:
         """The bar of the week in which moments lie."""
         slots: IntArray = (local - _MONDAY_US) % WEEK_US // self.step
         return slots
+
+    def usual_between(self, season: IntArray, start: IntArray, end: IntArray) -> IntArray:
+        """How many usual bars open after the bar of `start` and before that of `end`."""
+        before = np.zeros((len(self.open), self.open.shape[1] + 1), np.int64)
+        np.cumsum(self.open, axis=1, out=before[:, 1:])
+        weeks = (end - _MONDAY_US) // WEEK_US - (start - _MONDAY_US) // WEEK_US
+        until = before[season, self.slot(end)]
+        usual: IntArray = weeks * before[season, -1] + until - before[season, self.slot(start) + 1]
+        return usual
 
 
 @dataclass(frozen=True, eq=False)
@@ -68,67 +76,76 @@ class Gaps:
 
 def find_gaps(bars: Bars, clock: Clock) -> Gaps:
     """The gaps, in the order of time."""
-    nothing = np.empty(0, np.int64)
-    pattern = _learn(bars, clock)
-    if pattern is None:
-        return Gaps(None, None, None, None, None, nothing, nothing, nothing)
+    step = timeframe_us(bars.timeframe)
     local = clock.local(bars.timestamps)
-    ordinals = pattern.ordinal(local)
-    usual = pattern.open[pattern.slot(local)]
-    missing = np.diff(ordinals) - usual[:-1]
-    holes = np.flatnonzero((missing > 0) & (np.diff(bars.timestamps) > pattern.step))
-    closed = _closures(pattern, local, holes, missing[holes])
-    sizes = missing[holes][~closed]
-    shortest = 1 if pattern.step >= DAY_US else _shortest(sizes, len(bars))
-    told = np.flatnonzero(~closed)[sizes >= shortest]
+    weeks = np.cumsum(np.diff((local - _MONDAY_US) // WEEK_US, prepend=0) != 0)
+    weeks -= weeks[0]
+    if WEEK_US % step != 0 or weeks[-1] + 1 < FEWEST_WEEKS:
+        nothing = np.empty(0, np.int64)
+        return Gaps(None, None, None, None, None, nothing, nothing, nothing)
+    pattern, season = _learn(local, weeks, step)
+    holes = np.flatnonzero(np.diff(bars.timestamps) > step)
+    missing = pattern.usual_between(season[holes], local[holes], local[holes + 1])
+    holes, missing = holes[missing > 0], missing[missing > 0]
+    closed = _closures(pattern, season[holes], local, holes, missing)
+    holes, missing = holes[~closed], missing[~closed]
+    shortest = 1 if step >= DAY_US else _shortest(missing, len(bars))
+    told = missing >= shortest
     return Gaps(
-        expected=int(ordinals[-1] - ordinals[0]) + int(usual[-1]),
+        expected=int(pattern.open[season, pattern.slot(local)].sum() + missing.sum()),
         open_share=float(pattern.open.mean()),
         shortest=shortest,
         closures=int(closed.sum()),
-        scattered=int(sizes[sizes < shortest].sum()),
-        start=bars.timestamps[holes[told]] + pattern.step,
+        scattered=int(missing[~told].sum()),
+        start=bars.timestamps[holes[told]] + step,
         end=bars.timestamps[holes[told] + 1],
-        missing=missing[holes[told]],
+        missing=missing[told],
     )
 
 
-def _learn(bars: Bars, clock: Clock) -> Pattern | None:
-    step = timeframe_us(bars.timeframe)
-    if WEEK_US % step != 0:
-        return None
-    local = clock.local(bars.timestamps)
-    weeks = 1 + int((np.diff((local - _MONDAY_US) // WEEK_US) > 0).sum())
-    if weeks < FEWEST_WEEKS:
-        return None
-    slots = (local - _MONDAY_US) % WEEK_US // step
-    counts = np.bincount(slots, minlength=WEEK_US // step)
+def _learn(local: IntArray, weeks: IntArray, step: int) -> tuple[Pattern, IntArray]:
+    """The pattern and each bar's season; `weeks` counts those that have bars."""
+    slots, total = WEEK_US // step, int(weeks[-1]) + 1
+    seasons = max(1, min(total // _SEASON_WEEKS, 8 * len(local) // slots))
+    season = weeks * seasons // total
+    bar = (local - _MONDAY_US) % WEEK_US // step
+    counts = np.bincount(season * slots + bar, minlength=seasons * slots).reshape(seasons, slots)
+    lengths = np.bincount((np.arange(total) * seasons) // total, minlength=seasons)
     # Relative to a usual bar of this feed: a sparse one has none in every week.
-    typical = min(float(np.percentile(counts[counts > 0], 75)), float(weeks))
-    return Pattern(step, counts >= _USUAL * typical)
+    typical = np.array([np.percentile(row[row > 0], 75) for row in counts])
+    return Pattern(step, counts >= _USUAL * np.minimum(typical, lengths)[:, None]), season
 
 
 def _closures(
-    pattern: Pattern, local: IntArray, holes: IntArray, missing: IntArray
+    pattern: Pattern, season: IntArray, local: IntArray, holes: IntArray, missing: IntArray
 ) -> NDArray[np.bool_]:
     """Which holes are holidays and half days of a market that closes."""
-    never = np.zeros(len(holes), bool)
-    if len(holes) == 0 or pattern.open.mean() >= _NEVER_CLOSES:
-        return never
-    lost = missing * pattern.step
-    turn_of_year = _at_turn_of_year(local[holes], local[holes + 1]) & (lost <= _HOLIDAY_US)
-    if pattern.step >= DAY_US:
-        closed = turn_of_year | (missing == 1)
-    else:
-        lengths = _session_lengths(pattern.open)
-        slots = pattern.slot(local[holes + 1])
-        opens = ~pattern.open[slots - 1]
-        session = lengths[_last_open(pattern.open)[slots - 1]]
-        daily = session * pattern.step < DAY_US
-        closed = turn_of_year | (
-            opens & np.where(daily, missing <= _LONGEST_CLOSURE * session, lost <= _EARLY_CLOSE_US)
-        )
-    return closed if closed.sum() <= 4 + _MOST_CLOSURES * _sessions(pattern, local) else never
+    closed = np.zeros(len(holes), bool)
+    for one in np.unique(season).tolist():
+        if pattern.open[one].mean() < _NEVER_CLOSES:
+            of = np.flatnonzero(season == one)
+            ends = local[holes[of]], local[holes[of] + 1]
+            closed[of] = _closed(pattern.step, pattern.open[one], *ends, missing[of])
+    many = closed.sum() > 4 + _MOST_CLOSURES * _sessions(pattern, local)
+    return np.zeros(len(holes), bool) if many else closed
+
+
+def _closed(
+    step: int, open_: NDArray[np.bool_], before: IntArray, after: IntArray, missing: IntArray
+) -> NDArray[np.bool_]:
+    """The same for holes of one season, between the bars `before` and `after` (local)."""
+    lost = missing * step
+    holiday = _at_turn_of_year(before, after) & (lost <= _HOLIDAY_US)
+    if step >= DAY_US:
+        days: NDArray[np.bool_] = holiday | (missing == 1)
+        return days
+    slots = (after - _MONDAY_US) % WEEK_US // step
+    session = _session_lengths(open_)[_last_open(open_)[slots - 1]]
+    short = np.where(
+        session * step < DAY_US, missing <= _LONGEST_CLOSURE * session, lost <= _EARLY_CLOSE_US
+    )
+    result: NDArray[np.bool_] = holiday | (~open_[slots - 1] & short)
+    return result
 
 
 def _at_turn_of_year(before: IntArray, after: IntArray) -> NDArray[np.bool_]:
@@ -163,9 +180,10 @@ def _last_open(open_: NDArray[np.bool_]) -> IntArray:
 
 def _sessions(pattern: Pattern, local: IntArray) -> float:
     """How many sessions lie between the first and the last bar; days where bars are daily."""
-    starts = pattern.open & ~np.roll(pattern.open, 1)
-    per_week = pattern.open.sum() if pattern.step >= DAY_US else starts.sum()
-    return float(per_week) * (float(local[-1]) - float(local[0])) / WEEK_US
+    starts = pattern.open & ~np.roll(pattern.open, 1, axis=1)
+    counted = pattern.open if pattern.step >= DAY_US else starts
+    per_week = float(counted.sum()) / len(counted)
+    return per_week * (float(local[-1]) - float(local[0])) / WEEK_US
 
 
 def _shortest(missing: IntArray, rows: int) -> int:
