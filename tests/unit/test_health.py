@@ -171,6 +171,8 @@ def test_holidays_and_half_days_are_closures_not_gaps() -> None:
     assert examine(stock("1d")).findings["gaps"]["closures"] == 5
     christmas = without(forex("1h", 60), "2019-12-24T19:00", "2019-12-26T00:00")
     assert counts(examine(christmas)) == {}
+    early_friday = without(forex("1h", 60), "2019-06-07T18:00", "2019-06-09T18:00")
+    assert examine(early_friday).findings["gaps"]["closures"] == 1
 
 
 def test_sessions_lost_all_the_time_are_gaps_not_holidays() -> None:
@@ -234,6 +236,13 @@ def test_a_spike_that_returns_at_once_is_a_bad_tick(market: str, factor: float) 
     assert tick["at"] == format_us(int(bars.timestamps[place]))
     assert tick["close"] == pytest.approx(factor * tick["before"], rel=0.02)
     assert health.verdict == "usable"
+
+
+def test_a_wrong_price_of_two_bars_is_two_outliers_and_no_split() -> None:
+    bars = stock("15m")
+    day = int(np.flatnonzero(bars.timestamps >= at("2019-08-12"))[0])
+    wrong = (np.arange(len(bars)) >= day) & (np.arange(len(bars)) < day + 2)
+    assert counts(examine(scaled(bars, np.where(wrong, 0.5, 1.0)))) == {"outliers": 2}
 
 
 def test_many_bad_ticks_are_bad() -> None:
@@ -346,7 +355,8 @@ def test_hours_of_trade_that_change_are_no_gaps(change: str) -> None:
     start = np.where(stamps >= at(change), 450, 570)
     bars = with_prices(stamps[(day < 5) & (minute >= start) & (minute < 960)], "30m")
     # Exact to a season: at most half of one is judged by the hours of the other half.
-    assert examine(bars).findings["gaps"]["missing"] <= 6 * 5 * 4
+    gaps = examine(bars).findings["gaps"]
+    assert gaps["missing"] + gaps["scattered"] <= 6 * 5 * 4
 
 
 @pytest.mark.parametrize(
