@@ -82,7 +82,7 @@ def _runs(finding: Finding) -> str:
     if finding["count"] == 0:
         return f"{said}, no unusual run"
     runs = _largest(finding, lambda r: f"{r['start']} .. {r['end']} ({r['bars']:,} bars)")
-    return f"{said}, {finding['count']:,} unusual runs{runs}"
+    return f"{said}, {finding['count']:,} unusual run(s){runs}"
 
 
 def _zero_volume(finding: Finding) -> str:
