@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ktrdr.cli import render, views
+from ktrdr.cli import data_check, render, views
 from ktrdr.cli.command import Call, command, group
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     command(family, "list")(list_bars)
     command(family, "show")(show)
     command(family, "sample")(sample)
+    data_check.add_to(family)
 
 
 def import_bars(

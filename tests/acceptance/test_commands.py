@@ -47,6 +47,7 @@ SURFACE = {
     "data list": "",
     "data show": "SYMBOL TF",
     "data sample": "",
+    "data check": "SYMBOL TF",
 }
 HEAVY = ("torch", "ray", "polars", "pyarrow", "talib", "alembic", "rich")
 
