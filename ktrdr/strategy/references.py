@@ -20,7 +20,7 @@ Problem = tuple[str, str]  # path, message
 _USABLE: dict[str, dict[str, tuple[str, ...]]] = {
     "classification": {
         "training.loss": ("cross_entropy", "focal"),
-        "training.labels.source": ("zigzag", "triple_barrier"),
+        "training.labels.source": ("zigzag", "triple_barrier", "context", "regime"),
         "training.early_stopping.monitor": ("val_loss", "val_accuracy"),
     },
     "regression": {
@@ -147,8 +147,12 @@ def _format_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
             yield (
                 path,
                 f"{value} is for {other}, but decisions.output_format is {wanted}: "
-                f"say {' or '.join(usable)} here, or {other} there",
+                f"say {_either(usable)} here, or {other} there",
             )
+
+
+def _either(words: tuple[str, ...]) -> str:
+    return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
 
 
 def _value_at(data: Mapping[str, Any], path: str) -> Any:

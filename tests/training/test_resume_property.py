@@ -168,7 +168,8 @@ def test_the_seeds_between_them_draw_everything() -> None:
     schedules = {t.lr_scheduler.type if t.lr_scheduler else None for t in trainings}
     assert len(schedules) == len(SCHEDULERS)
     assert {t.gradient_clip is None for t in trainings} == {True, False}
-    assert {case.strategy.model.architecture.dropout > 0 for case in drawn} == {True, False}
+    dropouts = {getattr(case.strategy.model.architecture, "dropout", 0) > 0 for case in drawn}
+    assert dropouts == {True, False}
     assert {len(case.dataset.splits.validation) > 0 for case in drawn} == {True, False}
     assert {t.early_stopping.monitor for t in trainings if t.early_stopping} == {
         "val_loss",

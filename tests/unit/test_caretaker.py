@@ -119,7 +119,7 @@ class World:
         request = Request("/w/demo.yaml", "demo", ("EURUSD",), ("5m",), None, None, 40, 42, 1)
         digest = "f" * 64
         plan = Plan(
-            {"name": "demo"}, {}, digest, digest, digest, {"first": 1, "last": 2},
+            {"name": "demo"}, {}, digest, digest, digest, [],
             str(self.storage.root),
         )  # fmt: skip
         return self.service.submit(request, plan, OWNER, request_id).operation_id

@@ -1,34 +1,31 @@
-"""Labels against a slow, obvious walk along the path, and against paths made by hand."""
+"""Labels against slow, obvious definitions, and what all sources promise."""
 
 from __future__ import annotations
 
 import itertools
-import math
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
-import talib
+from pydantic import TypeAdapter, ValidationError
 
 from ktrdr.data.bars import Bars
 from ktrdr.data.sample import sample_bars
-from ktrdr.errors import InvalidData
-from ktrdr.features.labels import (
-    BUY,
-    CLASS_NAMES,
-    HOLD,
-    SELL,
-    Labels,
-    LabelSpec,
-    class_names,
-    make_labels,
-)
-from ktrdr.strategy.labels import ForwardReturnLabels, TripleBarrierLabels, ZigzagLabels
+from ktrdr.errors import InvalidData, InvalidStrategy
+from ktrdr.features.labels import Labels, LabelSpec, class_names, make_labels
+from ktrdr.features.labels.classes import BUY, HOLD, SELL
+from ktrdr.strategy import labels as strategy_labels
+from ktrdr.strategy.labels import ZigzagLabels
+from ktrdr.strategy.loading import config, load_strategy, validate_strategy
 
 
-def spec(**keys: Any) -> TripleBarrierLabels:
-    return TripleBarrierLabels.model_validate({"source": "triple_barrier", **keys})
+def spec(source: str, **keys: Any) -> LabelSpec:
+    checked: LabelSpec = TypeAdapter(strategy_labels.Labels).validate_python(
+        {"source": source, **keys}
+    )
+    return checked
 
 
 def zigzag_of(closes: list[float], threshold: float) -> Labels:
@@ -38,104 +35,12 @@ def zigzag_of(closes: list[float], threshold: float) -> Labels:
     return make_labels(ZigzagLabels(zigzag_threshold=threshold), bars)
 
 
-def bars_of(rows: list[tuple[float, float, float, float]]) -> Bars:
-    prices = [np.array(column) for column in zip(*rows, strict=True)]
-    stamps = np.arange(len(rows), dtype=np.int64)
-    return Bars("X", "1h", stamps, prices[0], prices[1], prices[2], prices[3], prices[0])
-
-
 def test_the_classes_have_their_numbers() -> None:
-    assert (CLASS_NAMES[BUY], CLASS_NAMES[HOLD], CLASS_NAMES[SELL]) == ("BUY", "HOLD", "SELL")
+    assert class_names(spec("zigzag")) == ("BUY", "HOLD", "SELL")
+    assert class_names(spec("triple_barrier")) == ("BUY", "HOLD", "SELL")
+    assert class_names(spec("context")) == ("BULLISH", "BEARISH", "NEUTRAL")
+    assert class_names(spec("regime")) == ("TREND_UP", "TREND_DOWN", "RANGING", "VOLATILE")
     assert (BUY, HOLD, SELL) == (0, 1, 2)
-
-
-def volatilities(bars: Bars, wanted: TripleBarrierLabels) -> list[float]:
-    """Per bar, by the definition, from that bar's past alone."""
-    closes = bars.close.tolist()
-    if wanted.vol_method == "atr":
-        ranges = talib.ATR(bars.high, bars.low, bars.close, wanted.vol_span).tolist()
-        return [r / c for r, c in zip(ranges, closes, strict=True)]
-    decay, found = 1 - 2 / (wanted.vol_span + 1), []
-    returns = [b / a - 1 for a, b in itertools.pairwise(closes)]
-    for row in range(len(closes)):
-        past = returns[:row]
-        if len(past) < wanted.vol_span:
-            found.append(math.nan)
-            continue
-        weights = [decay ** (len(past) - 1 - i) for i in range(len(past))]
-        total = sum(weights)
-        mean = sum(w * r for w, r in zip(weights, past, strict=True)) / total
-        spread = sum(w * (r - mean) ** 2 for w, r in zip(weights, past, strict=True)) / total
-        bias = total * total / (total * total - sum(w * w for w in weights))
-        found.append(math.sqrt(spread * bias))
-    return found
-
-
-def walk(bars: Bars, row: int, volatility: float, wanted: TripleBarrierLabels) -> int | None:
-    """The label of one bar by the words of the definition; None: no label."""
-    hold, close = wanted.max_holding_period, bars.close[row]
-    if math.isnan(volatility) or row + hold >= len(bars):
-        return None
-    upper = close * (1 + wanted.pt_multiplier * volatility)
-    lower = close * (1 - wanted.sl_multiplier * volatility)
-    for at in range(row + 1, row + hold + 1):
-        above, below = bars.high[at] >= upper, bars.low[at] <= lower
-        if above and below:
-            change = bars.close[at] - bars.open[at]
-            return BUY if change > 0 else SELL if change < 0 else HOLD
-        if above or below:
-            return BUY if above else SELL
-    change = bars.close[row + hold] / close - 1
-    if abs(change) < volatility * math.sqrt(hold) * 0.5:
-        return HOLD
-    return BUY if change > 0 else SELL if change < 0 else HOLD
-
-
-@pytest.mark.parametrize(
-    "wanted",
-    [
-        spec(),
-        spec(vol_method="close"),
-        spec(pt_multiplier=0.3, sl_multiplier=0.2, max_holding_period=5, vol_span=10),
-        spec(pt_multiplier=8, sl_multiplier=8, max_holding_period=30, vol_span=5),
-        spec(pt_multiplier=1, sl_multiplier=500, max_holding_period=1, vol_span=2),
-    ],
-)
-def test_triple_barrier_is_the_walk_along_the_path(wanted: TripleBarrierLabels) -> None:
-    bars = sample_bars(rows=400, seed=11)
-    labels = make_labels(wanted, bars)
-    walked = [walk(bars, row, v, wanted) for row, v in enumerate(volatilities(bars, wanted))]
-    assert labels.valid.tolist() == [label is not None for label in walked]
-    assert labels.values[labels.valid].tolist() == [label for label in walked if label is not None]
-    assert labels.valid.sum() >= 300
-
-
-def test_all_classes_occur_on_the_walk_so_that_the_comparison_means_something() -> None:
-    labels = make_labels(spec(pt_multiplier=8, sl_multiplier=8), sample_bars(rows=400, seed=11))
-    assert np.bincount(labels.values[labels.valid], minlength=3).min() > 5
-
-
-@pytest.mark.parametrize(
-    ("future", "expected"),
-    [
-        ([(10, 13, 10, 12)], BUY),
-        ([(10, 10, 7, 8)], SELL),
-        ([(10, 10.5, 9.5, 10), (10, 13, 10, 12)], BUY),
-        ([(9, 13, 7, 12)], BUY),
-        ([(11, 13, 7, 8)], SELL),
-        ([(10, 13, 7, 10)], HOLD),
-        ([(10, 10.5, 9.5, 10)] * 4, HOLD),
-        ([(10, 10.5, 9.5, 10)] * 3 + [(10, 11.5, 10, 11.4)], BUY),
-        ([(10, 10.5, 9.5, 10)] * 3 + [(10, 10, 8.6, 8.7)], SELL),
-        ([(10, 10.5, 9.5, 10)] * 4 + [(10, 100, 10, 100)], HOLD),
-    ],
-)
-def test_paths_made_by_hand(future: list[tuple[float, float, float, float]], expected: int) -> None:
-    """Close 10 and a true range of 1 before: barriers at 12 and 8, expiry after 4 bars at +-1."""
-    past = [(10.0, 10.5, 9.5, 10.0)] * 3
-    bars = bars_of([*past, *future, *[(10.0, 10.5, 9.5, 10.0)] * 4])
-    wanted = spec(pt_multiplier=2, sl_multiplier=2, max_holding_period=4, vol_span=2)
-    assert make_labels(wanted, bars).values[2] == expected
 
 
 def zigzag_by_hand(closes: list[float], threshold: float) -> list[tuple[int, int]]:
@@ -190,8 +95,8 @@ def test_a_market_without_a_swing_has_no_label() -> None:
     assert not zigzag_of([100 + i % 2 for i in range(50)], 0.02).valid.any()
 
 
-def returns_over(horizon: int) -> ForwardReturnLabels:
-    return ForwardReturnLabels(source="forward_return", horizon=horizon)
+def returns_over(horizon: int) -> LabelSpec:
+    return spec("forward_return", horizon=horizon)
 
 
 @pytest.mark.parametrize("horizon", [1, 20, 99])
@@ -221,28 +126,179 @@ def test_a_return_that_float32_cannot_hold_is_refused_with_its_row() -> None:
         make_labels(returns_over(5), bars)
 
 
-@pytest.mark.parametrize(
-    "wanted",
-    [spec(max_holding_period=12), spec(vol_method="close"), ZigzagLabels(), returns_over(7)],
-)
-def test_a_label_depends_on_no_bar_after_the_one_it_is_known_at(
+@pytest.mark.parametrize("keys", [{}, {"bullish_threshold": 0.01}, {"horizon": 1}])
+def test_a_context_is_the_class_of_the_change_of_the_close(keys: dict[str, float]) -> None:
+    bars = sample_bars(rows=400, seed=4)
+    labels = make_labels(spec("context", **keys), bars)
+    horizon, bullish = int(keys.get("horizon", 5)), keys.get("bullish_threshold", 0.005)
+    expected = []
+    for before, after in zip(bars.close, bars.close[horizon:], strict=False):
+        change = after / before - 1
+        expected.append(0 if change >= bullish else 1 if change <= -0.005 else 2)
+    assert labels.values[labels.valid].tolist() == expected
+    assert np.bincount(expected, minlength=3).min() > 20
+    assert np.flatnonzero(labels.valid).tolist() == list(range(400 - horizon))
+
+
+def test_a_change_of_exactly_the_threshold_is_bullish_or_bearish() -> None:
+    closes = np.array([100.0, 150.0, 75.0, 100.0])
+    bars = Bars("X", "1h", np.arange(4), closes, closes, closes, closes, closes)
+    wanted = spec("context", horizon=1, bullish_threshold=0.5, bearish_threshold=-0.5)
+    assert make_labels(wanted, bars).values[:3].tolist() == [0, 1, 2]
+
+
+EVERY_SOURCE = [
+    spec("zigzag"),
+    spec("zigzag", zigzag_threshold=0.005),
+    spec("triple_barrier", max_holding_period=12),
+    spec("triple_barrier", vol_method="close", compute_weights=True),
+    spec("triple_barrier", compute_weights=True, cusum_threshold=0.01, max_holding_period=30),
+    spec("triple_barrier", compute_weights=True, cusum_threshold="auto", cusum_multiplier=2),
+    spec("forward_return", horizon=7),
+    spec("context"),
+    spec("regime", vol_lookback=30),
+    spec("regime", macro_atr_mult=6, micro_atr_mult=0.3, atr_period=40, vol_lookback=20),
+]
+
+
+def weights_of(labels: Labels, rows: Any) -> list[float]:
+    return [] if labels.weights is None else labels.weights[rows].tolist()
+
+
+def with_another_future(bars: Bars, edge: int) -> Bars:
+    """From `edge` on, everything is different; the bars before are the same."""
+    factor = np.where(np.arange(len(bars)) < edge, 1.0, 0.3 + edge % 7)
+    factor *= np.where(np.arange(len(bars)) < edge, 1.0, 1 + np.arange(len(bars)) % 3 / 50)
+    prices = ("open", "high", "low", "close")
+    return replace(bars, **{name: getattr(bars, name) * factor for name in prices})
+
+
+@pytest.mark.parametrize("wanted", EVERY_SOURCE)
+def test_no_label_or_weight_depends_on_a_bar_after_the_one_it_is_known_at(
     wanted: LabelSpec,
 ) -> None:
-    bars = sample_bars(rows=600, seed=5)
+    bars = sample_bars(rows=700, seed=5)
     labels = make_labels(wanted, bars)
-    known = labels.known_at[labels.valid]
-    assert (np.diff(known) >= 0).all()
-    assert (known >= np.flatnonzero(labels.valid)).all()
-    for edge in (250, 333, 480):
-        factor = np.where(np.arange(600) < edge, 1.0, 0.3 + edge % 7)
-        later = replace(
-            bars,
-            open=bars.open * factor,
-            high=bars.high * factor,
-            low=bars.low * factor,
-            close=bars.close * factor,
-        )
-        changed = make_labels(wanted, later)
+    for edge in (250, 333, 480, 600):
         safe = labels.valid & (labels.known_at < edge)
-        assert safe.sum() > 100
-        assert changed.values[safe].tolist() == labels.values[safe].tolist()
+        assert safe.sum() > 10
+        for changed in (bars.rows(0, edge), with_another_future(bars, edge)):
+            again = make_labels(wanted, changed)
+            rows = np.flatnonzero(safe)
+            assert again.valid[rows].all()
+            assert again.values[rows].tolist() == labels.values[rows].tolist()
+            assert again.known_at[rows].tolist() == labels.known_at[rows].tolist()
+            assert weights_of(again, rows) == weights_of(labels, rows)
+
+
+@pytest.mark.parametrize("wanted", EVERY_SOURCE)
+def test_the_bar_that_a_label_is_known_at_makes_it_valid(wanted: LabelSpec) -> None:
+    bars = sample_bars(rows=700, seed=5)
+    labels = make_labels(wanted, bars)
+    rows = np.flatnonzero(labels.valid)
+    for row in rows[:: max(1, len(rows) // 40)]:
+        known = int(labels.known_at[row])
+        assert not make_labels(wanted, bars.rows(0, known)).valid[row:].any()
+        assert make_labels(wanted, bars.rows(0, known + 1)).valid[row]
+
+
+@pytest.mark.parametrize("wanted", EVERY_SOURCE)
+def test_later_bars_are_known_later_and_none_looks_further_than_its_horizon(
+    wanted: LabelSpec,
+) -> None:
+    labels = make_labels(wanted, sample_bars(rows=700, seed=6))
+    rows = np.flatnonzero(labels.valid)
+    known = labels.known_at[rows]
+    assert len(rows) > 20
+    assert (np.diff(known) >= 0).all()
+    assert (known > rows).all()
+    assert wanted.horizon is None or (known - rows <= wanted.horizon).all()
+
+
+@pytest.mark.parametrize("wanted", EVERY_SOURCE)
+@pytest.mark.parametrize("rows", [*range(6), 13, 14, 15, 20, 40, 50, 51])
+def test_too_few_bars_have_no_label(wanted: LabelSpec, rows: int) -> None:
+    labels = make_labels(wanted, sample_bars(rows=60).rows(0, rows))
+    assert len(labels.values) == len(labels.valid) == len(labels.known_at) == rows
+    assert labels.weights is None or len(labels.weights) == rows
+    assert (labels.known_at[labels.valid] < rows).all()
+
+
+@pytest.mark.parametrize("wanted", EVERY_SOURCE)
+def test_a_market_that_never_moves_has_no_swing_no_barrier_and_no_change(
+    wanted: LabelSpec,
+) -> None:
+    prices = np.full(400, 7.25)
+    bars = Bars("X", "1h", np.arange(400), prices, prices, prices, prices, prices)
+    labels = make_labels(wanted, bars)
+    if wanted.source in ("forward_return", "context"):
+        still = 0.0 if wanted.source == "forward_return" else 2
+        assert set(labels.values[labels.valid].tolist()) == {still}
+        assert labels.valid.sum() == 400 - (wanted.horizon or 0)
+    else:
+        assert not labels.valid.any()
+
+
+@pytest.mark.parametrize("wanted", EVERY_SOURCE)
+def test_wild_prices_give_no_warning(wanted: LabelSpec) -> None:
+    bars = sample_bars(rows=400, seed=9)
+    factor = np.where(np.arange(400) % 50 == 20, 1e290, 1.0)
+    if wanted.source != "forward_return":
+        bars = replace(bars, close=bars.close * factor, high=bars.high * factor)
+    labels = make_labels(wanted, bars)
+    assert (labels.known_at[labels.valid] < 400).all()
+
+
+@pytest.mark.parametrize(
+    ("source", "keys", "told"),
+    [
+        ("context", {"bullish_threshold": -0.01}, "-0.01 must be above bearish_threshold -0.005"),
+        ("context", {"bullish_threshold": 0.1, "bearish_threshold": 0.1}, "raise the one"),
+        ("context", {"horizon": 0}, "greater than or equal to 1"),
+        ("regime", {"macro_atr_mult": 1}, "macro_atr_mult 1.0 must be above micro_atr_mult 1.0"),
+        ("regime", {"progression_tolerance": 1.1}, "less than or equal to 1"),
+        ("regime", {"vol_lookback": 1}, "greater than or equal to 2"),
+        ("triple_barrier", {"cusum_threshold": 0}, "a log return above 0 and at most 1, or auto"),
+        ("triple_barrier", {"cusum_threshold": True}, "or auto for cusum_multiplier times"),
+        ("triple_barrier", {"cusum_threshold": "0.01"}, "or auto for cusum_multiplier times"),
+        ("triple_barrier", {"cusum_threshold": float("nan")}, "a log return above 0"),
+        ("triple_barrier", {"cusum_threshold": [1]}, "a log return above 0"),
+        ("triple_barrier", {"cusum_multiplier": 2}, "is for cusum_threshold: auto; say that, or"),
+        ("triple_barrier", {"compute_weights": "much"}, "valid boolean"),
+        ("regimes", {}, "zigzag, triple_barrier, forward_return, context or regime"),
+    ],
+)
+def test_a_wrong_range_is_refused_with_what_to_change(
+    source: str, keys: dict[str, Any], told: str
+) -> None:
+    with pytest.raises(ValidationError) as refused:
+        spec(source, **keys)
+    assert len(refused.value.errors()) == 1
+    assert told in refused.value.errors()[0]["msg"]
+
+
+def test_checked_labels_are_read_back_as_they_were_said() -> None:
+    for wanted in EVERY_SOURCE:
+        assert spec(**wanted.model_dump(mode="json", exclude_none=True)) == wanted
+
+
+def test_every_wrong_label_key_is_named_at_its_place() -> None:
+    data = config(load_strategy(Path(__file__).parents[2] / "strategies" / "trend_follower.yaml"))
+    data["training"]["labels"] = {
+        "source": "triple_barrier",
+        "cusum_threshold": -1,
+        "cusum_multipler": 1,
+        "max_holding_bars": 3,
+        "atr_period": 14,
+    }
+    with pytest.raises(InvalidStrategy) as refused:
+        validate_strategy(data, "x.yaml")
+    problems = refused.value.details["problems"]
+    assert {p["path"]: p["message"].partition("; ")[2] for p in problems} == {
+        "training.labels.cusum_threshold": "",
+        "training.labels.cusum_multipler": "did you mean cusum_multiplier?",
+        "training.labels.max_holding_bars": "say max_holding_period",
+        "training.labels.atr_period": "say vol_span",
+    }
+    data["training"]["labels"] = {"source": "regime", "atr_period": 20}
+    validate_strategy(data, "x.yaml")

@@ -49,7 +49,7 @@ AFTER_BACK_OFF = AT + timedelta(minutes=2)
 ID = "op_training_20260102_030405_0123abcd"
 OWNERS = tuple(Owner(f"owner-{n}", OwnerKind.EMBEDDED, "host", n, 1.0) for n in range(3))
 REQUEST = Request("/w/demo.yaml", "demo", ("EURUSD",), ("5m",), None, None, 4, 42, 1)
-PLAN = Plan({}, {}, "s", "d", "f", {"first": 1}, "/s", max_restarts=1)
+PLAN = Plan({}, {}, "s", "d", "f", [], "/s", max_restarts=1)
 RESULT = Result("/s/models/demo/v1", "ab" * 32, 4, 2, {})
 FOUND = ResumedFrom(CheckpointType.PERIODIC, AT, 1, 0, True)
 
