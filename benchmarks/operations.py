@@ -225,7 +225,7 @@ def request_and_plan(folder: Path) -> tuple[Any, Any]:
         strategy_fingerprint="0" * 64,
         data_fingerprint="0" * 64,
         dataset_digest="0" * 64,
-        span={"first": 0, "last": 1},
+        spans=[],
         storage=str(folder / "storage"),
     )
     return request, plan

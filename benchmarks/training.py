@@ -34,6 +34,7 @@ import yaml
 from ktrdr.checkpoints.manifest import Provenance
 from ktrdr.checkpoints.storage import Storage
 from ktrdr.client import Client
+from ktrdr.data.market import one_series
 from ktrdr.data.sample import sample_bars
 from ktrdr.features.cache import cached_dataset
 from ktrdr.features.dataset import Dataset
@@ -80,7 +81,7 @@ def measure(folder: Path, rounds: int) -> dict[str, Any]:
     for batch_size, epochs in EPOCHS.items():
         path = write_strategy(folder, batch_size, epochs)
         strategy = load_strategy(path)
-        dataset = cached_dataset(settings.storage, strategy, bars)
+        dataset = cached_dataset(settings.storage, strategy, one_series(bars))
         size = str(batch_size)
         for ways in seconds.values():
             ways[size] = []
@@ -222,7 +223,7 @@ def checkpoint_cost(dataset: Dataset) -> dict[str, float]:
     )
     learner = Learner(strategy, dataset, Place(torch.device("cpu"), 0, time.monotonic))
     for batch in itertools.islice(learner.remaining_batches(), 64):
-        learner.step(*batch)
+        learner.step(batch)
     taken = []
     for _ in range(50):
         began = time.perf_counter()
