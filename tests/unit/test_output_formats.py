@@ -34,7 +34,8 @@ def test_what_only_the_other_format_can_use_is_named_all_at_once(data: dict[str,
         "training.loss": "huber is for regression, but decisions.output_format is classification: "
         "say cross_entropy or focal here, or regression there",
         "training.labels.source": "forward_return is for regression, but decisions.output_format "
-        "is classification: say zigzag, triple_barrier, context or regime here, or regression there",
+        "is classification: say zigzag, triple_barrier, context or regime here, or regression "
+        "there",
     }
     data["decisions"]["output_format"] = "regression"
     data["training"]["loss"] = "focal"
