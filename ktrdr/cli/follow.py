@@ -39,7 +39,7 @@ def follow_folds(
     for record in records:
         _advise(record)
     statuses = {_EXIT_STATUS[record["status"]] for record in records}
-    return next(status for status in (EXIT_STATUS, 1, 0) if status in statuses)
+    return next(status for status in (1, EXIT_STATUS, 0) if status in statuses)
 
 
 def _follow(

@@ -201,6 +201,12 @@ def strategies(items: Sequence[Record]) -> str:
 
 def progress_line(record: Record, best: Record | None) -> str:
     """Where a training stands, in one line; `best` is the history row of the best epoch so far."""
+    fold = record["request"]["fold"]
+    line = _progress_line(record, best)
+    return line if fold is None else f"fold {fold}: {line}"
+
+
+def _progress_line(record: Record, best: Record | None) -> str:
     progress = record["progress"]
     if progress is None or record["phase"] not in ("training", "saving", "stopping"):
         return str(record["phase"] or "waiting to start").replace("_", " ")

@@ -31,6 +31,7 @@ def record(status: str = "running", phase: str | None = "training", epoch: int =
         "progress": {**progress, "metrics": None},
         "error": {"message": "it broke"} if status == "failed" else None,
         "checkpoint": {"epoch": epoch},
+        "request": {"fold": None},
     }
 
 
