@@ -1,4 +1,8 @@
-"""An indicator as a strategy names it: one closed class for each type of the table."""
+"""An indicator as a strategy names it: closed classes, made from the table.
+
+Types with the same parameters, defaults and source share a class: a hundred of them would take
+longer to build than most commands run.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +33,7 @@ Parameters = dict[str, int | float | str]
 
 
 class Indicator(Closed):
-    """One indicator; each type's own class, made from the table, adds its parameters as fields.
+    """One indicator; the class of its type, made from the table, adds its parameters as fields.
 
     A type that is computed from one series has a `source`: a price series by name, or another
     indicator as `id` or `id.output` (that it exists is checked with the strategy's other
@@ -94,13 +98,22 @@ def _misfit(indicator: Indicator, low: str, high: str, relation: str) -> Pydanti
     )
 
 
-def _indicator_class(grammar: IndicatorGrammar) -> type[Indicator]:
-    fields: dict[str, Any] = {"type": Literal[grammar.type]}
+def _classes() -> dict[str, type[Indicator]]:
+    """By type; the first type of each class gives it its name."""
+    alike: dict[Any, list[str]] = {}
+    for grammar in INDICATORS.values():
+        alike.setdefault((grammar.parameters, grammar.source), []).append(grammar.type)
+    return {name: kind for names in alike.values() for kind in [_class(names)] for name in names}
+
+
+def _class(names: list[str]) -> type[Indicator]:
+    grammar = INDICATORS[names[0]]
+    fields: dict[str, Any] = {"type": Literal[tuple(names)]}
     for p in grammar.parameters:
         fields[p.name] = (_values_of(p), p.default)
     if grammar.takes_source:
         fields["source"] = (str, grammar.source)
-    return create_model(grammar.type, __base__=Indicator, **fields)
+    return create_model(names[0], __base__=Indicator, **fields)
 
 
 def _values_of(parameter: Parameter | Choice) -> Any:
@@ -120,19 +133,20 @@ def _indicator_tag(data: Any) -> str | None:
     if isinstance(data, Mapping) and isinstance(data.get("type"), str):
         name = data["type"]
     kind = canonical_type(name) if name else None
-    return f"<{kind}>" if kind else None
+    return f"<{INDICATOR_CLASSES[kind].__name__}>" if kind else None
 
 
-INDICATOR_CLASSES: dict[str, type[Indicator]] = {
-    name: _indicator_class(grammar) for name, grammar in INDICATORS.items()
-}
+INDICATOR_CLASSES: dict[str, type[Indicator]] = _classes()
 
 if TYPE_CHECKING:
     AnyIndicator = Indicator
 else:
     AnyIndicator = Annotated[
         Union[  # noqa: UP007 - the members are made from the table
-            tuple(Annotated[kind, Tag(f"<{name}>")] for name, kind in INDICATOR_CLASSES.items())
+            tuple(
+                Annotated[kind, Tag(f"<{kind.__name__}>")]
+                for kind in dict.fromkeys(INDICATOR_CLASSES.values())
+            )
         ],
         Discriminator(
             _indicator_tag,

@@ -5,6 +5,7 @@ This is the grammar only. `ktrdr.features.indicators` computes them; a test keep
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,31 +13,31 @@ from ktrdr.strategy.candle_patterns import CANDLE_PATTERNS, PENETRATIONS
 
 PRICE_SERIES = ("open", "high", "low", "close", "hl2", "hlc3", "ohlc4", "volume")
 
-# Parameters by the names that other programs give them; loading proposes ours.
-PARAMETER_NAMES_ELSEWHERE = {
-    **dict.fromkeys(
-        ("length", "window", "lookback", "timeperiod", "time_period", "n"), "say period"
-    ),
+# Parameters by the names that other programs give them, or that another type here has.
+_NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("length", "window", "lookback", "timeperiod", "n"), ("period",)),
     **dict.fromkeys(
         ("std", "std_dev", "stddev", "num_std", "nbdev", "nbdevup", "factor", "atr_multiplier"),
-        "say multiplier",
+        ("multiplier",),
     ),
-    "fast": "say fast_period",
-    "slow": "say slow_period",
-    "signal": "say signal_period",
-    "k": "say k_period",
-    "d": "say d_period",
-    "smooth": "say smooth_k",
-    "signal_period": "say smoothing",
-    "tenkan": "say tenkan_period",
-    "kijun": "say kijun_period",
-    "senkou": "say senkou_b_period",
-    "acceleration": "say step_af",
-    "maximum": "say max_af",
-    "timeperiod1": "say short_period",
-    "timeperiod2": "say medium_period",
-    "timeperiod3": "say long_period",
-    "use_typical_price": "say the price (hlc3 or close) in source",
+    "period": ("k_period", "bb_period", "kc_period", "kijun_period", "slow_period", "long_period"),
+    "multiplier": ("bb_multiplier", "kc_multiplier"),
+    "fast": ("fast_period",),
+    "slow": ("slow_period",),
+    "signal": ("signal_period",),
+    "signal_period": ("smoothing",),
+    "k": ("k_period",),
+    "d": ("d_period",),
+    "smooth": ("smooth_k",),
+    "tenkan": ("tenkan_period",),
+    "kijun": ("kijun_period",),
+    "senkou": ("senkou_b_period",),
+    "acceleration": ("step_af",),
+    "maximum": ("max_af",),
+    "timeperiod1": ("short_period",),
+    "timeperiod2": ("medium_period",),
+    "timeperiod3": ("long_period",),
+    "use_typical_price": ("source",),
 }
 
 
@@ -93,6 +94,11 @@ def canonical_type(name: str) -> str | None:
     return _CANONICAL.get(_plain(name))
 
 
+def names_here(key: str, known: Container[str]) -> str:
+    """Which of the known parameters another program means by a key; empty where none is known."""
+    return " and ".join(name for name in _NAMES_ELSEWHERE.get(key, ()) if name in known)
+
+
 def _plain(name: str) -> str:
     return name.strip().lower().replace("_", "").replace("-", "").replace(" ", "")
 
@@ -122,10 +128,10 @@ _FAST_SLOW_SIGNAL = (
 )
 
 _OF_ONE_SERIES = (
-    IndicatorGrammar("sma", (_period(20),), ("sma",), aliases=("simplemovingaverage", "ma")),
-    IndicatorGrammar("ema", (_period(20),), ("ema",), aliases=("exponentialmovingaverage",)),
+    IndicatorGrammar("sma", (_period(20, 1),), ("sma",), aliases=("simplemovingaverage", "ma")),
+    IndicatorGrammar("ema", (_period(20, 1),), ("ema",), aliases=("exponentialmovingaverage",)),
     IndicatorGrammar(
-        "wma", (_period(20),), ("wma",), aliases=("weightedmovingaverage", "linearmovingaverage")
+        "wma", (_period(20, 1),), ("wma",), aliases=("weightedmovingaverage", "linearmovingaverage")
     ),
     IndicatorGrammar(
         "dema", (_period(20),), ("dema",), aliases=("doubleexponentialmovingaverage",)

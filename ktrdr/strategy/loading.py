@@ -15,7 +15,7 @@ from pydantic_core import ErrorDetails
 from ktrdr.errors import InvalidStrategy, StrategyNotFound
 from ktrdr.strategy.candle_patterns import CANDLE_PATTERNS
 from ktrdr.strategy.differences import INFORMATIVE_KEYS
-from ktrdr.strategy.indicators import INDICATORS, PARAMETER_NAMES_ELSEWHERE
+from ktrdr.strategy.indicators import INDICATORS, names_here
 from ktrdr.strategy.naming import name_problems
 from ktrdr.strategy.references import Problem, nearest, reference_problems
 from ktrdr.strategy.schema import CLASS_OF_TAG, Strategy
@@ -31,7 +31,6 @@ MOVED = {
     "stop_loss_atr": "say sl_multiplier",
     "max_holding_bars": "say max_holding_period",
     "atr_period": "say vol_span",
-    **PARAMETER_NAMES_ELSEWHERE,
 }
 
 
@@ -230,6 +229,8 @@ def _unknown_key(loc: tuple[int | str, ...]) -> str:
     key, known = str(loc[-1]), _keys_at(loc[:-1])
     if loc[0] == "indicators" and key in ("source", "data_source") and key not in known:
         return f"this type is computed from whole bars and takes no source; remove {key}"
+    if loc[0] == "indicators" and names_here(key, known):
+        return f"unknown key; say {names_here(key, known)}"
     moved = MOVED.get(_path(loc)) or MOVED.get(key)
     if moved and (moved.startswith(("move", "not")) or moved.split()[-1] in known):
         return f"unknown key; {moved}"

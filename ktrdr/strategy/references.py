@@ -65,7 +65,8 @@ def _source_problems(indicators: Mapping[str, Any]) -> Iterator[Problem]:
                 f"{indicator_id} is the name of a price series; give the indicator another id",
             )
         if source is not None and source not in PRICE_SERIES:
-            path = f"indicators.{indicator_id}.source"
+            key = "source" if "source" in indicators[indicator_id] else "data_source"
+            path = f"indicators.{indicator_id}.{key}"
             message = _reference_problem(source, indicators, PRICE_SERIES)
             if message:
                 yield path, message

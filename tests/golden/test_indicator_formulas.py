@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import functools
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 from textbook import REFERENCE, source_of
 
@@ -82,3 +85,22 @@ def test_an_indicator_is_what_its_author_wrote(kind: str) -> None:
 def test_an_indicator_of_another_series_too(kind: str) -> None:
     compare(kind, {}, BARS, "volume")
     compare(kind, other_parameters(kind), BARS, "high")
+
+
+REAL = Path(__file__).parents[2] / ".." / "shared" / "data" / "EURUSD_1h.csv.gz"
+
+
+@pytest.mark.skipif(not REAL.exists(), reason="the bars of shared/data are not here")
+@pytest.mark.parametrize("kind", WORDED)
+def test_on_real_bars_too(kind: str) -> None:
+    """Prices in steps of a tick: equal highs, closes at an extreme, bars without a body."""
+    compare(kind, {}, real_bars(), None)
+
+
+@functools.cache
+def real_bars() -> Bars:
+    table = pl.read_csv(REAL, n_rows=700).tail(500)
+    stamps = 3_600_000_000 * np.arange(len(table), dtype=np.int64)
+    names = ("open", "high", "low", "close", "volume")
+    series = [table[name].cast(pl.Float64).to_numpy().copy() for name in names]
+    return Bars("EURUSD", "1h", stamps, *series)

@@ -211,8 +211,7 @@ def stochastic_rsi(source: Series, _: Bars, period: int, k_period: int, d_period
     line = rsi_line(source, period)
     lows, highs = over_windows(line, k_period, min), over_windows(line, k_period, max)
     k = each(in_range, line, lows, highs)
-    d = sma(k, d_period)
-    return {"k": [NAN if math.isnan(y) else x for x, y in zip(k, d, strict=True)], "d": d}
+    return {"k": k, "d": sma(k, d_period)}
 
 
 def stochastic(_: Series, bars: Bars, k_period: int, d_period: int, smooth_k: int) -> Outputs:

@@ -245,6 +245,17 @@ def test_nothing_is_left_of_a_busy_window_in_a_quiet_one() -> None:
     assert (rolling_sum(zeros, 20)[5019:] == 0).all()
 
 
+def test_the_rounding_of_a_series_is_no_move_of_it() -> None:
+    """RSI of a market that fell still is one value, give or take its last bit."""
+    random = np.random.default_rng(9)
+    closes = 3e4 * np.exp(np.cumsum(random.normal(0, 0.01, 600)))
+    closes[200:] = closes[200]
+    bars = bars_of(closes)
+    assert (all_outputs(make("stochrsi"), bars)["k"][230:] == 0).all()
+    of_rsi = {"rsi": make("rsi"), "z": make("zscore", source="rsi")}
+    assert (IndicatorOutputs(of_rsi, bars).series("z")[240:] == 0).all()
+
+
 @pytest.mark.parametrize(
     ("kind", "low", "high"),
     [

@@ -20,6 +20,8 @@ from ktrdr.features.indicators.rolling import (
     shifted,
 )
 
+_ROUNDING = 1e-9  # of RSI, in percent
+
 
 def _fast_slow_signal(p: Parameters) -> tuple[int, int, int]:
     return whole(p, "fast_period"), whole(p, "slow_period"), whole(p, "signal_period")
@@ -52,9 +54,25 @@ def _ppo_warm_ups(p: Parameters) -> tuple[int, ...]:
 
 def _stochastic_rsi(_: Bars, source: FloatArray, p: Parameters) -> Outputs:
     """Chande and Kroll (1994), in percent: where RSI stands in its own range of `k_period` bars;
-    d is the mean of `d_period` of it."""
-    k, d = talib.STOCHRSI(source, whole(p), whole(p, "k_period"), whole(p, "d_period"))
-    return _percent(k), _percent(d)
+    d is the mean of `d_period` of it.
+
+    Not TA-Lib's STOCHRSI: in a market that stands still RSI moves by its rounding alone, and where
+    it stands in that range says nothing; k is 0 there.
+    """
+    rsi, period = talib.RSI(source, whole(p)), whole(p, "k_period")
+    low = lowest(rsi, period)
+    span = highest(rsi, period) - low
+    span[span < _ROUNDING] = 0.0
+    k = 100 * ratio(rsi - low, span)
+    d = np.full(len(k), np.nan)
+    first = whole(p) + period - 1
+    d[first:] = rolling_mean(k[first:], whole(p, "d_period"))
+    return k, np.clip(d, 0.0, 100.0)
+
+
+def _stochastic_rsi_warm_ups(p: Parameters) -> tuple[int, ...]:
+    first = whole(p) + whole(p, "k_period") - 1
+    return first, first + whole(p, "d_period") - 1
 
 
 def _stochastic(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
@@ -144,9 +162,7 @@ DOORS: dict[str, Door] = {
     ),
     "macd": Door(_macd, _macd_warm_ups),
     "ppo": Door(_ppo, _ppo_warm_ups),
-    "stochrsi": Door(
-        _stochastic_rsi, lambda p: (whole(p) + whole(p, "k_period") + whole(p, "d_period") - 2,) * 2
-    ),
+    "stochrsi": Door(_stochastic_rsi, _stochastic_rsi_warm_ups),
     "stochastic": Door(_stochastic, _stochastic_warm_ups),
     "williamsr": of_prices(talib.WILLR),
     "cci": of_prices(talib.CCI),

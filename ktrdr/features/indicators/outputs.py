@@ -57,24 +57,27 @@ class IndicatorOutputs:
         self._indicators = indicators
         self._bars = bars
         self._outputs: dict[str, dict[str, FloatArray]] = {}
+        self._starts: dict[str, int] = {}  # the first bar at which its source has a value
 
     def series(self, reference: str) -> FloatArray:
         """float64 [len(bars)], NaN exactly before its warm-up; the bare id is the first output."""
         for indicator_id, _ in reversed(_chain(self._indicators, reference)):
             if indicator_id not in self._outputs:
-                self._outputs[indicator_id] = self._compute(self._indicators[indicator_id])
+                self._compute(indicator_id)
         return self._output(reference)
 
-    def _compute(self, indicator: Indicator) -> dict[str, FloatArray]:
+    def _compute(self, indicator_id: str) -> None:
+        indicator, rows = self._indicators[indicator_id], len(self._bars)
         source, start = self._source(indicator)
-        rows = len(self._bars)
+        self._starts[indicator_id] = start
         names = indicator.grammar.outputs
         if start >= rows:
-            return {name: np.full(rows, np.nan) for name in names}
+            self._outputs[indicator_id] = {name: np.full(rows, np.nan) for name in names}
+            return
         bars = self._bars.rows(start, rows)
         with np.errstate(over="ignore", invalid="ignore"):  # the pipeline names what overflows
             found = DOORS[indicator.type].compute(bars, source[start:], indicator.parameters)
-        return {
+        self._outputs[indicator_id] = {
             name: _from_bar(start, series, rows) for name, series in zip(names, found, strict=True)
         }
 
@@ -83,7 +86,9 @@ class IndicatorOutputs:
         name = indicator.series_source or "close"
         if name in PRICE_SERIES:
             return source_series(self._bars, name), 0
-        return self._output(name), warm_up(self._indicators, name)
+        indicator_id, _, output = name.partition(".")
+        own = _own_warm_up(self._indicators[indicator_id], output)
+        return self._output(name), self._starts[indicator_id] + own
 
     def _output(self, reference: str) -> FloatArray:
         indicator_id, _, output = reference.partition(".")

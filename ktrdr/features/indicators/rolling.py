@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from ktrdr.data.bars import FloatArray
 
 _CHUNK = 16_384
+_ROUNDING = 1e-13  # of a value; no market's prices lie that close to each other
 
 
 def rolling_sum(values: FloatArray, period: int) -> FloatArray:
@@ -33,7 +34,8 @@ def gap_and_deviation(values: FloatArray, period: int) -> tuple[FloatArray, Floa
     """How far each value lies above the mean of its window, and that window's standard deviation
     (of the population: divided by `period`).
 
-    Each window is measured from one of its own values, so that nothing cancels.
+    Each window is measured from one of its own values, so that nothing cancels. A deviation that
+    is only the rounding of its values (an indicator over a market that stands still) counts as 0.
     """
     blocks = _blocks(values, period)
     level = blocks[:, :1]
@@ -41,7 +43,9 @@ def gap_and_deviation(values: FloatArray, period: int) -> tuple[FloatArray, Floa
     means = _joined(these, before, len(values)) / period
     squares = _joined(these * these, before * before, len(values)) / period
     gap = these.reshape(-1)[: len(values)] - means
-    return gap, np.sqrt(np.maximum(squares - means * means, 0.0))
+    deviation = np.sqrt(np.maximum(squares - means * means, 0.0))
+    deviation[deviation < _ROUNDING * np.abs(values)] = 0.0
+    return gap, deviation
 
 
 def rolling_rank(values: FloatArray, period: int) -> FloatArray:

@@ -44,14 +44,14 @@ def _percent_b(_: Bars, source: FloatArray, p: Parameters) -> Outputs:
 
 
 def _keltner(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
-    """Raschke's channels: an exponential average of the close, and Wilder's average true range."""
+    """Raschke's channels: an exponential average of the close, and Wilder's average true range
+    around it. The middle line may have a value before the other two."""
     return _channel(bars, whole(p), whole(p, "atr_period"), number(p))
 
 
 def _channel(bars: Bars, period: int, atr_period: int, multiplier: float) -> Outputs:
     middle = ema(bars.close, period)
     reach = multiplier * talib.ATR(bars.high, bars.low, bars.close, atr_period)
-    # the middle line could be known before the ranges are
     return middle + reach, middle, middle - reach
 
 
@@ -61,7 +61,7 @@ def _donchian(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
     return upper, (upper + lower) / 2, lower
 
 
-def _squeeze(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
+def _squeeze(bars: Bars, __: FloatArray, p: Parameters) -> Outputs:
     """How far Bollinger's bands lie inside Keltner's channels (Carter, Mastering the Trade, 2005):
     the smaller of both gaps over the channel's width, 0 to 0.5; 0 where a band lies outside, or
     where the channel has no width.
@@ -70,7 +70,7 @@ def _squeeze(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
     """
     gap, deviation = gap_and_deviation(bars.close, whole(p, "bb_period"))
     middle, reach = bars.close - gap, number(p, "bb_multiplier") * deviation
-    upper, _middle, lower = _channel(
+    upper, _, lower = _channel(
         bars, whole(p, "kc_period"), _SQUEEZE_ATR_PERIOD, number(p, "kc_multiplier")
     )
     inside = np.minimum(upper - (middle + reach), (middle - reach) - lower)
