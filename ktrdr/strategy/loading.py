@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
 
@@ -47,20 +47,20 @@ def load_strategy(path: Path) -> Strategy:
 
 def parse_strategy(text: str, origin: str) -> Strategy:
     """Check a strategy's YAML text; `origin` names it in messages."""
-    return validate_strategy(_parse_yaml(text, origin), origin)
+    return validate_strategy(parse_yaml(text, origin), origin)
 
 
 def validate_strategy(data: Any, origin: str) -> Strategy:
     """Check a strategy given as plain data."""
     if not isinstance(data, Mapping):
-        raise _invalid(origin, [("", "a strategy is a mapping of keys such as name, indicators")])
+        raise invalid(origin, [("", "a strategy is a mapping of keys such as name, indicators")])
     problems = reference_problems(data)
     try:
         strategy = Strategy.model_validate(data)
     except ValidationError as error:
-        raise _invalid(origin, [*_problems(error), *problems]) from None
+        raise invalid(origin, [*_problems(error), *problems]) from None
     if problems:
-        raise _invalid(origin, problems)
+        raise invalid(origin, problems)
     return strategy
 
 
@@ -134,23 +134,24 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _parse_yaml(text: str, origin: str) -> Any:
+def parse_yaml(text: str, origin: str) -> Any:
+    """The plain data of a YAML text; raises InvalidStrategy for what is not YAML, or too much."""
     try:
         return _construct(_Loader(text), origin)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise _invalid(origin, [(where, f"not valid YAML: {error.problem}")]) from None
+        raise invalid(origin, [(where, f"not valid YAML: {error.problem}")]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise _invalid(origin, [("", f"not valid YAML: {reason.splitlines()[0]}")]) from None
+        raise invalid(origin, [("", f"not valid YAML: {reason.splitlines()[0]}")]) from None
 
 
 def _construct(loader: _Loader, origin: str) -> Any:
     try:
         node = loader.get_single_node()
         if node is None:
-            raise _invalid(origin, [("", "the file is empty")])
+            raise invalid(origin, [("", "the file is empty")])
         _unfolded_size(node, {}, ())
         return loader.construct_document(node)
     finally:
@@ -174,7 +175,8 @@ def _unfolded_size(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...
     return sizes[id(node)]
 
 
-def _invalid(origin: str, problems: list[Problem]) -> InvalidStrategy:
+def invalid(origin: str, problems: Sequence[Problem]) -> InvalidStrategy:
+    """The error that names every mistake."""
     lines = [f"{path}: {message}" if path else message for path, message in problems]
     count = "" if len(lines) == 1 else f"{len(lines)} mistakes: "
     shown = "; ".join(line.replace("; ", ", ") for line in lines[:20])
@@ -213,7 +215,7 @@ def _unknown_key(loc: tuple[int | str, ...]) -> str:
     key, known = str(loc[-1]), _keys_at(loc[:-1])
     moved = MOVED.get(_path(loc)) or MOVED.get(key)
     if moved and (moved.startswith(("move", "not")) or moved.split()[-1] in known):
-        return f"unknown key; {moved}"
+        return f"unknown key; {moved} (ktrdr strategies migrate does it)"
     return f"unknown key{nearest(key, known)}"
 
 
