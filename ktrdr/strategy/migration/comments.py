@@ -49,13 +49,20 @@ class Place:
         return isinstance(self.value, yaml.CollectionNode) and not self.value.flow_style
 
     @property
-    def last_line(self) -> int:
+    def is_folded(self) -> bool:
+        """Whether the value is text in lines of its own, below a `|` or `>`."""
+        return isinstance(self.value, yaml.ScalarNode) and self.value.style in ("|", ">")
+
+    def last_line(self, lines: list[str]) -> int:
         """The last line of its value where that is no block collection; else the key's own."""
         if self.holds_places:
             return self.key.end_mark.line if self.key else self.line
-        end = self.value.end_mark
-        folded = isinstance(self.value, yaml.ScalarNode) and self.value.style in ("|", ">")
-        return max(self.line, end.line - 1 if end.column == 0 and folded else end.line)
+        end = min(self.value.end_mark.line, len(lines) - 1)
+        if self.is_folded:
+            end = min(self.value.end_mark.line, len(lines)) - 1
+            while end > self.line and not lines[end].strip():
+                end -= 1
+        return max(self.line, end)
 
 
 def places(text: str) -> list[Place]:
@@ -73,7 +80,7 @@ def read_notes(text: str) -> Notes:
         note = notes.setdefault(place.path, Note())
         if place.line >= done:
             note.before = [_indented(line, place.column) for line in _loose(lines, done, place)]
-        end = place.last_line
+        end = place.last_line(lines)
         note.before += [
             match[1] for line in lines[place.line : end] if (match := _inner(line, place))
         ]
@@ -151,17 +158,17 @@ def _behind(lines: list[str], place: Place) -> tuple[str, int] | None:
         line = place.line
         end = place.key.end_mark.column if place.key else len(lines[line])
         match = _AFTER_KEY.match(lines[line], end)
-    elif isinstance(value, yaml.ScalarNode) and value.style in ("|", ">"):
+    elif place.is_folded:
         line = value.start_mark.line
         match = _AFTER_BLOCK.match(lines[line], value.start_mark.column)
     else:
-        line = place.last_line
+        line = place.last_line(lines)
         match = _AFTER_VALUE.match(lines[line], value.end_mark.column)
     return (match[1].rstrip(), match.start(1)) if match else None
 
 
 def _line_for_behind(lines: list[str], place: Place) -> int:
     """The line that can bear a comment at its end."""
-    if isinstance(place.value, yaml.ScalarNode) and place.value.style in ("|", ">"):
+    if place.is_folded:
         return place.value.start_mark.line
-    return min(place.last_line, len(lines) - 1)
+    return place.last_line(lines)

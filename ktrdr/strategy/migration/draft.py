@@ -135,6 +135,9 @@ class Draft:
 
     def drop(self, path: Path) -> None:
         """Take a key out without saying so: for containers that are empty by then."""
+        note = self.document.notes.get(path)
+        if note is not None and note.behind and self.at(path) == {}:
+            note.before.append(note.behind)
         self.hand_on(path)
         del self.at(path[:-1])[path[-1]]
         for known in [p for p in self.document.notes if p[: len(path)] == path]:

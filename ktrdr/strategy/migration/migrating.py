@@ -73,9 +73,12 @@ def migrate_text(text: str, origin: str) -> Migration:
     written = draft.document.text() if draft.changes else text
     if draft.changes and "\r\n" in text:
         written = written.replace("\n", "\r\n")
-    problems = [*draft.problems, *_remaining(written, origin)]
-    unique = dict(reversed(problems))
-    return Migration(written, tuple(draft.changes), tuple(reversed(unique.items())))
+    problems = dict(_remaining(written, origin))
+    for path, said in draft.problems:  # they know more than the schema does of the same place
+        for above in [p for p in problems if p and f"{path}.".startswith(f"{p}.")]:
+            del problems[above]
+        problems[path] = said
+    return Migration(written, tuple(draft.changes), tuple(problems.items()))
 
 
 def facts(migration: Migration) -> dict[str, Any]:
