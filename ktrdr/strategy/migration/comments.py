@@ -65,18 +65,18 @@ class Place:
         return max(self.line, end)
 
 
-def places(text: str) -> list[Place]:
+def find_places(text: str) -> list[Place]:
     """Every key and item of block style, in the order of the text; an aliased part only once."""
     root = yaml.compose(text, Loader=yaml.SafeLoader)
     return list(_places(root, (), set())) if root is not None else []
 
 
-def read_notes(text: str) -> Notes:
+def read_notes(text: str, places: list[Place]) -> Notes:
     """The comments and blank lines of a valid YAML text."""
     lines = _lines(text)
     notes: Notes = {}
     done = 0
-    for place in places(text):
+    for place in places:
         note = notes.setdefault(place.path, Note())
         if place.line >= done:
             note.before = [_indented(line, place.column) for line in _loose(lines, done, place)]
@@ -97,7 +97,7 @@ def with_notes(text: str, notes: Notes) -> str:
     """A text without comments, with them set in by path."""
     lines = _lines(text)
     before: dict[int, list[str]] = {}
-    for place in places(text):
+    for place in find_places(text):
         note = notes.get(place.path)
         if note is None:
             continue

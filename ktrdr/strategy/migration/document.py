@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import io
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from ruamel.yaml.anchor import Anchor
 from ruamel.yaml.comments import Comment, CommentedMap, CommentedSeq
 
 from ktrdr.errors import InvalidStrategy
-from ktrdr.strategy.migration.comments import Notes, places, read_notes, with_notes
+from ktrdr.strategy.migration.comments import Notes, Place, find_places, read_notes, with_notes
 
 _WIDEST = 1 << 20  # never fold a line that was not folded
 
@@ -51,8 +51,9 @@ def read_document(text: str, origin: str) -> Document:
     """
     try:
         root = _yaml(Indentation()).load(text)
-        notes = read_notes(text)
-        return Document(_plain(root, set()), notes, _indentation(text))
+        places = find_places(text)
+        notes = read_notes(text, places)
+        return Document(_plain(root, set()), notes, _indentation(places))
     except (
         Exception
     ) as error:  # ruamel promises no set of exceptions for YAML that only others read
@@ -130,20 +131,20 @@ def _plain(node: Any, seen: set[int]) -> Any:
     return node
 
 
-def _indentation(text: str) -> Indentation:
+def _indentation(places: list[Place]) -> Indentation:
     """As the first nested mapping and the first block list of the text have it."""
-    nested = next(_steps(text, yaml.MappingNode), 2)
-    dash = next(_steps(text, yaml.SequenceNode), 0)
-    return Indentation(nested if nested > 0 else 2, max(0, dash), next(_item_steps(text), 2))
+    mappings = (_step(p) for p in places if p.key and isinstance(p.value, yaml.MappingNode))
+    lists = (_step(p) for p in places if p.key and isinstance(p.value, yaml.SequenceNode))
+    items = (_step(p) for p in places if p.key is None)
+    nested, dash = _first(mappings, 2), _first(lists, 0)
+    return Indentation(nested, dash, max(2, _first(items, 2)))
 
 
-def _steps(text: str, kind: type[yaml.Node]) -> Iterator[int]:
-    for place in places(text):
-        if place.key and place.holds_places and isinstance(place.value, kind):
-            yield place.value.start_mark.column - place.column
+def _step(place: Place) -> int | None:
+    """Columns from a key or dash to what is in it; None where that has no lines of its own."""
+    holds = place.holds_places or place.key is None
+    return place.value.start_mark.column - place.column if holds else None
 
 
-def _item_steps(text: str) -> Iterator[int]:
-    for place in places(text):
-        if place.key is None:
-            yield place.value.start_mark.column - place.column
+def _first(steps: Iterable[int | None], otherwise: int) -> int:
+    return next((step for step in steps if step is not None and step >= 0), otherwise)

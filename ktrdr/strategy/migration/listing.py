@@ -91,9 +91,23 @@ def _id_of(item: Any) -> str | None:
 
 
 def _made_id(pairs: Mapping[str, Any]) -> str:
-    numbers = [plain(v) for v in pairs.values() if isinstance(v, int | float)]
-    shown = [f"{n:g}".replace(".", "_").replace("-", "m") for n in numbers]
+    """`macd_12_26_9`: the type and its numbers, in the order of the table where it has the type."""
+    grammar = INDICATORS.get(table_type(pairs.get("type")) or "")
+    order = [p.name for p in grammar.parameters] if grammar else []
+
+    def place(key: str) -> int:
+        name = first_in(_parameter_names(key), order)
+        return order.index(name) if name else len(order)
+
+    numbers = [plain(pairs[k]) for k in sorted(pairs, key=lambda k: place(str(k)))]
+    shown = [f"{n:g}" for n in numbers if isinstance(n, int | float) and abs(n) < 1e9]
     return "_".join([respelt(str(pairs.get("type", "indicator"))), *shown])
+
+
+def _parameter_names(key: str) -> tuple[str, ...]:
+    """The names that a parameter may have in the grammar, as it is written first."""
+    word = respelt(key)
+    return (word, *known.PARAMETERS.get(word, ()))
 
 
 def _free(key: str, taken: Mapping[str, Any]) -> str:
@@ -139,7 +153,7 @@ def _rewrite_parameter(
     draft: Draft, path: Path, names: set[str], grammar: IndicatorGrammar
 ) -> None:
     word = respelt(str(path[-1]))
-    target = first_in((word, *known.PARAMETERS.get(word, ())), names)
+    target = first_in(_parameter_names(word), names)
     if target is not None:
         draft.rename(path, target, f"the name that {grammar.type} has for it")
     elif word.endswith("_source") or (not names and word == "period"):

@@ -121,7 +121,7 @@ def _by_id(draft: Draft, name: str, ids: list[str]) -> Iterator[str]:
     for key in ids:
         if squeezed(key) == squeezed(name) or fitting_id(name) == key:
             yield key
-        elif output and squeezed(key) == squeezed(head):
+        elif output and not output[0].isdigit() and squeezed(key) == squeezed(head):
             yield _with_output(draft, key, output)
 
 
