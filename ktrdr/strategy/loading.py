@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
@@ -53,14 +53,14 @@ def parse_strategy(text: str, origin: str) -> Strategy:
 def validate_strategy(data: Any, origin: str) -> Strategy:
     """Check a strategy given as plain data."""
     if not isinstance(data, Mapping):
-        raise invalid(origin, [("", "a strategy is a mapping of keys such as name, indicators")])
+        raise _invalid(origin, [("", "a strategy is a mapping of keys such as name, indicators")])
     problems = reference_problems(data)
     try:
         strategy = Strategy.model_validate(data)
     except ValidationError as error:
-        raise invalid(origin, [*_problems(error), *problems]) from None
+        raise _invalid(origin, [*_problems(error), *problems]) from None
     if problems:
-        raise invalid(origin, problems)
+        raise _invalid(origin, problems)
     return strategy
 
 
@@ -141,17 +141,17 @@ def parse_yaml(text: str, origin: str) -> Any:
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = f"line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise invalid(origin, [(where, f"not valid YAML: {error.problem}")]) from None
+        raise _invalid(origin, [(where, f"not valid YAML: {error.problem}")]) from None
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise invalid(origin, [("", f"not valid YAML: {reason.splitlines()[0]}")]) from None
+        raise _invalid(origin, [("", f"not valid YAML: {reason.splitlines()[0]}")]) from None
 
 
 def _construct(loader: _Loader, origin: str) -> Any:
     try:
         node = loader.get_single_node()
         if node is None:
-            raise invalid(origin, [("", "the file is empty")])
+            raise _invalid(origin, [("", "the file is empty")])
         _unfolded_size(node, {}, ())
         return loader.construct_document(node)
     finally:
@@ -175,8 +175,7 @@ def _unfolded_size(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...
     return sizes[id(node)]
 
 
-def invalid(origin: str, problems: Sequence[Problem]) -> InvalidStrategy:
-    """The error that names every mistake."""
+def _invalid(origin: str, problems: list[Problem]) -> InvalidStrategy:
     lines = [f"{path}: {message}" if path else message for path, message in problems]
     count = "" if len(lines) == 1 else f"{len(lines)} mistakes: "
     shown = "; ".join(line.replace("; ", ", ") for line in lines[:20])

@@ -79,15 +79,11 @@ def _input_problems(
                 yield path, f"{set_id} is an input already; name it once"
             seen.add(set_id)
         wanted = _mapping(item).get("timeframes", "all")
-        if isinstance(wanted, list | tuple) and timeframe and _names_others(wanted, timeframe):
+        if isinstance(wanted, list | tuple) and timeframe and set(wanted) != {timeframe}:
             yield (
                 f"nn_inputs.{place}.timeframes",
                 f"must name {timeframe}, the strategy's timeframe, or say all",
             )
-
-
-def _names_others(wanted: list[Any] | tuple[Any, ...], timeframe: str) -> bool:
-    return not wanted or any(name != timeframe for name in wanted)
 
 
 def _format_problems(data: Mapping[str, Any]) -> Iterator[Problem]:

@@ -151,7 +151,8 @@ class Draft:
             there = notes.setdefault(place, Note())
             there.before += note.before
             if note.behind and not there.behind:
-                there.behind, there.column = note.behind, note.column
+                there.behind = note.behind
+                there.column = note.column - self._columns(path, target)
 
     def nest_notes(self, path: Path, key: str) -> None:
         """What stands below a path will stand below a key of it."""
@@ -195,10 +196,16 @@ class Draft:
         note = self.document.notes.get(path)
         if note is None or not note.before:
             return
-        other = self.document.notes.setdefault(heir or self._following(path), Note())
-        lines = [*note.before, *other.before]
+        heir = heir or self._following(path)
+        other = self.document.notes.setdefault(heir, Note())
+        margin = " " * self._columns(path, heir if heir != TAIL else heir[:1])
+        lines = [*(margin + line if line else "" for line in note.before), *other.before]
         other.before = [line for i, line in enumerate(lines) if line or i == 0 or lines[i - 1]]
         note.before = []
+
+    def _columns(self, path: Path, other: Path) -> int:
+        """How much farther to the right a path stands than another, about."""
+        return self.document.indentation.mapping * (len(path) - len(other))
 
     def _following(self, path: Path) -> Path:
         """The next place of the document that is not below a path."""

@@ -163,8 +163,9 @@ def _rewrite_parameter(
 def _rewrite_source(draft: Draft, path: Path) -> None:
     other = (*path, "data_source")
     value = draft.at(other)
-    if isinstance(value, str) and value.lower() in known.PRICES:
-        draft.move(other, (*path, "source"), "the price series has this name")
+    of_ours = isinstance(value, str) and value.partition(".")[0] in draft.keys(INDICATORS_AT)
+    if of_ours or (isinstance(value, str) and value.lower() in known.PRICES):
+        draft.move(other, (*path, "source"), "the series that it is computed from has this name")
     elif draft.has(other):
         draft.problem(
             other,

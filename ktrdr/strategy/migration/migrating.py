@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from ktrdr.errors import InvalidStrategy, Usage
-from ktrdr.strategy.loading import invalid, parse_strategy, parse_yaml, read_text
+from ktrdr.strategy.loading import parse_strategy, parse_yaml, read_text
 from ktrdr.strategy.migration.document import read_document
 from ktrdr.strategy.migration.draft import Change, Draft
 from ktrdr.strategy.migration.labels import rewrite_labels
@@ -92,11 +92,10 @@ def facts(migration: Migration) -> dict[str, Any]:
 
 def refusal(migration: Migration, origin: str) -> str:
     """One line with all that is left to decide."""
-    count = len(migration.problems)
-    return invalid(f"{origin}, migrated", migration.problems).message + (
-        f"; {'this is' if count == 1 else 'these are'} yours to decide: correct the file and"
-        " migrate it again"
-    )
+    lines = [f"{path}: {said}" if path else said for path, said in migration.problems]
+    shown = "; ".join(line.replace("; ", ", ") for line in lines[:20])
+    more = f"; and {len(lines) - 20} more" if len(lines) > 20 else ""
+    return f"{origin}: not yet valid when migrated, correct it there and repeat: {shown}{more}"
 
 
 def refuse_taken(path: Path) -> None:
