@@ -358,7 +358,7 @@ def test_the_first_grammar_is_understood_too() -> None:
     assert content["name"] == "a_squeeze"
     assert content["training_data"] == {
         "symbols": {"mode": "single", "symbol": "EURUSD"},
-        "timeframes": {"mode": "single", "timeframe": "60m"},
+        "timeframes": {"mode": "single", "timeframe": "1h"},
         "history_required": 150,
     }
     assert content["indicators"] == {
@@ -485,6 +485,8 @@ def test_a_set_is_joined_to_what_its_name_says(name: str, read: str | None) -> N
         ({"timeframes": {"mode": "single", "list": ["M5", "1H"], "base": "5min"}},
          {"timeframes": {
              "mode": "multi_timeframe", "list": ["5m", "1h"], "base_timeframe": "5m"}}),
+        ({"timeframe": "5M"}, {"timeframes": {"mode": "single", "timeframe": "5M"}}),
+        ({"timeframe": "1440min"}, {"timeframes": {"mode": "single", "timeframe": "1d"}}),
         ({"symbol": "A"}, {"symbols": {"mode": "single", "symbol": "A"}}),
         ({"date_range": ["2020-01-01", "2021-01-01"]},
          {"start_date": "2020-01-01", "end_date": "2021-01-01"}),

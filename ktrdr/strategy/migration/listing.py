@@ -156,8 +156,12 @@ def _rewrite_parameter(
     target = first_in(_parameter_names(word), names)
     if target is not None:
         draft.rename(path, target, f"the name that {grammar.type} has for it")
-    elif word.endswith("_source") or (not names and word == "period"):
+    elif word.endswith("_source") or (word == "period" and not _has_period(names)):
         draft.remove(path, f"{grammar.type} is computed from the bars and has no such parameter")
+
+
+def _has_period(names: set[str]) -> bool:
+    return any(name.endswith("period") for name in names)
 
 
 def _rewrite_source(draft: Draft, path: Path) -> None:

@@ -11,6 +11,7 @@ from ktrdr.strategy.migration.comments import Path
 from ktrdr.strategy.migration.document import mapping
 from ktrdr.strategy.migration.draft import Draft
 from ktrdr.strategy.migration.names import VALUES, first_in, nearest_value
+from ktrdr.strategy.migration.timeframes import timeframe
 from ktrdr.strategy.migration.words import Section, respelt
 from ktrdr.strategy.values import NAME_PATTERN
 
@@ -18,9 +19,6 @@ ARCHITECTURE: Path = ("model", "architecture")
 DATA: Path = ("training_data",)
 _NAMED_HERE = "the grammar's name for it"
 _PLACED_HERE = "the grammar says it there"
-_UNITS = {"min": "m", "minute": "m", "minutes": "m", "m": "m", "t": "m"}
-_UNITS |= {"h": "h", "hour": "h", "hours": "h", "hr": "h", "d": "d", "day": "d", "days": "d"}
-_UNITS |= {"w": "w", "week": "w", "weeks": "w"}
 
 
 def rewrite_identity(draft: Draft) -> None:
@@ -214,16 +212,7 @@ def _respell_names(draft: Draft, path: Path, section: str) -> None:
 
 
 def _name_of(section: str, name: str) -> str:
-    if section == "symbols":
-        return name.replace("/", "")
-    match = re.fullmatch(r"\s*(?:([0-9]{1,4})\s*([A-Za-z]+)|([MHDW])([0-9]{1,4}))\s*", name)
-    if match is None:
-        return name
-    count, unit = (match[1], match[2]) if match[1] else (match[4], match[3])
-    if unit == "M" and match[1]:  # a month, or minutes in capitals: not ours to guess
-        return name
-    short = _UNITS.get(unit.lower())
-    return f"{int(count)}{short}" if short else name
+    return name.replace("/", "") if section == "symbols" else timeframe(name)
 
 
 def _rewrite_stopping(draft: Draft) -> None:
@@ -263,10 +252,9 @@ def _rewrite_split(draft: Draft) -> None:
         draft.set(path, mapping(shares, flow=True), "the shares have names")
     elif isinstance(value, float) and 0 < value < 1:
         draft.set(path, mapping({"train": value}, flow=True), "the shares have names")
-    if words.SPLIT_MODES & set(map(str, draft.keys(path))):
-        return
     respell(draft, path, words.DATA_SPLIT)
-    _complete_split(draft, path)
+    if not words.SPLIT_MODES & set(map(str, draft.keys(path))):
+        _complete_split(draft, path)
 
 
 def _complete_split(draft: Draft, path: Path) -> None:

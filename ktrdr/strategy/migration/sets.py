@@ -13,6 +13,7 @@ from ktrdr.strategy.migration.document import mapping, sequence
 from ktrdr.strategy.migration.draft import Draft
 from ktrdr.strategy.migration.listing import fitting_id, table_type
 from ktrdr.strategy.migration.names import first_in
+from ktrdr.strategy.migration.timeframes import timeframe
 from ktrdr.strategy.migration.words import respelt, squeezed
 
 SETS: Path = ("fuzzy_sets",)
@@ -248,10 +249,7 @@ def _rewrite_input(draft: Draft, path: Path, renamed: Mapping[str, str]) -> None
     name = draft.at((*path, "fuzzy_set"))
     if isinstance(name, str) and name in renamed:
         draft.set((*path, "fuzzy_set"), renamed[name], "the set has this name now")
-    wanted = draft.at((*path, "timeframes"))
-    if isinstance(wanted, str) and wanted != "all":
-        value = "all" if wanted.lower() == "all" else sequence([wanted])
-        draft.set((*path, "timeframes"), value, "a list of timeframes, or all")
+    _rewrite_timeframes(draft, (*path, "timeframes"))
     scale = draft.at((*path, "normalization"))
     fitting = known.NORMALIZATIONS.get(squeezed(scale)) if isinstance(scale, str) else None
     if fitting is not None:
@@ -260,3 +258,13 @@ def _rewrite_input(draft: Draft, path: Path, renamed: Mapping[str, str]) -> None
     if isinstance(raw, str) and raw not in draft.keys(("indicators",)):
         found = next(_references(draft, raw), raw)
         draft.set((*path, "raw_indicator"), found, "the grammar's name of that output")
+
+
+def _rewrite_timeframes(draft: Draft, path: Path) -> None:
+    wanted = draft.at(path)
+    if isinstance(wanted, str) and wanted != "all":
+        value = "all" if wanted.lower() == "all" else sequence([timeframe(wanted)])
+        draft.set(path, value, "a list of timeframes, or all")
+    for place, name in enumerate(wanted if isinstance(wanted, list) else ()):
+        if isinstance(name, str):
+            draft.set((*path, place), timeframe(name), "as the grammar writes it")
