@@ -329,6 +329,24 @@ def test_comments_blank_lines_quotes_and_indentation_stay() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("old", "new", "kept"),
+    [
+        ("oversold: [20, 30, 40]", "oversold: [20, # a\n      30,\n      # b\n      40] # c",
+         "    # a\n    # b\n    oversold: [20, 30, 40]  # c\n"),
+        ("    indicator: rsi_14", "    indicator:  # a\n      # b\n      rsi_14  # c",
+         "    # a\n    # b\n    indicator: rsi_14  # c\n"),
+        ("  two lines.\n\n", "  two lines.\n  # text\n\n# c\n\n",
+         "  # text\n\n# c\n\ntraining_data:\n"),
+        ("name: barriers", "# a\n---\nname: 'barriers'   # b", "# a\nname: 'barriers'   # b\n"),
+        ("decisions:\n", "decisions:  # a\n", "decisions:  # a\n"),
+        ("  num_classes: 3\n\n", "\n  # a\n  num_classes: 3\n  # b\n\n", "\n  # a\n  # b\n\n"),
+    ],
+)  # fmt: skip
+def test_comments_stay_wherever_they_stand(old: str, new: str, kept: str) -> None:
+    assert kept in migrate_text(changed(old, new), "x.yaml").text
+
+
 def test_names_of_other_grammars_become_ours() -> None:
     content = made(BARRIERS)
     macd = {"type": "macd", "fast_period": 12, "slow_period": 26, "signal_period": 9}

@@ -17,6 +17,7 @@ Path = tuple[str | int, ...]
 _AFTER_KEY = re.compile(r"\s*:(?:\s+[&!][^\s,]+)*\s+(#.*)$")
 _AFTER_BLOCK = re.compile(r"[|>][+\-0-9]*\s+(#.*)$")
 _AFTER_VALUE = re.compile(r"\s*(#.*)$")
+_ALONE = re.compile(r"\s*(#.*)$")
 _INNER = re.compile(r"(?:^|\s)(#.*)$")
 
 
@@ -81,9 +82,7 @@ def read_notes(text: str, places: list[Place]) -> Notes:
         if place.line >= done:
             note.before = [_indented(line, place.column) for line in _loose(lines, done, place)]
         end = place.last_line(lines)
-        note.before += [
-            match[1] for line in lines[place.line : end] if (match := _inner(line, place))
-        ]
+        note.before += _within(lines, place, end)
         if end < len(lines) and (found := _behind(lines, place)):
             note.behind, note.column = found
         done = max(done, end + 1)
@@ -147,9 +146,19 @@ def _indented(line: str, column: int) -> str:
     return " " * max(0, len(line) - len(bare) - column) + bare
 
 
-def _inner(line: str, place: Place) -> re.Match[str] | None:
-    """A comment inside a flow collection of several lines; text inside a scalar is none."""
-    return _INNER.search(line) if isinstance(place.value, yaml.CollectionNode) else None
+def _within(lines: list[str], place: Place, end: int) -> list[str]:
+    """Comments between a key and the end of its value: they will stand before the key.
+
+    What looks like a comment inside the lines of a scalar is text.
+    """
+    start = place.value.start_mark.line
+    found: list[re.Match[str] | None] = []
+    if place.key and start > place.line and not place.holds_places:
+        found.append(_AFTER_KEY.match(lines[place.line], place.key.end_mark.column))
+        found += [_ALONE.match(line) for line in lines[place.line + 1 : start]]
+    if isinstance(place.value, yaml.CollectionNode):
+        found += [_INNER.search(line) for line in lines[start:end]]
+    return [match[1].rstrip() for match in found if match]
 
 
 def _behind(lines: list[str], place: Place) -> tuple[str, int] | None:
