@@ -51,14 +51,14 @@ def document(value: Mapping[str, Any]) -> None:
     text(json.dumps(value, indent=2, allow_nan=False, default=str))
 
 
-def text(answer: str) -> None:
+def text(answer: str, end: str = "\n") -> None:
     """A command's answer for people.
 
     Raises OutputLost when it cannot be stored (a full disk); a pipe without a reader is no error.
     """
     stdout = _stdout()
     try:
-        _write(stdout, answer + "\n")
+        _write(stdout, answer + end)
     except (OSError, ValueError) as error:
         _silence(stdout)
         if not isinstance(error, BrokenPipeError):

@@ -23,6 +23,7 @@ def add_to(app: typer.Typer) -> None:
     command(family, "list")(list_strategies)
     command(family, "validate")(validate)
     command(family, "show")(show)
+    command(family, "migrate")(migrate)
 
 
 def list_strategies(call: Call) -> int:
@@ -51,6 +52,41 @@ def show(call: Call, file: StrategyFile) -> int:
     return call.answer(
         {**_facts(file, strategy), "config": effective}, lambda: _yaml(file, effective)
     )
+
+
+def migrate(
+    call: Call,
+    file: StrategyFile,
+    out: Annotated[
+        str | None,
+        typer.Option("--out", metavar="FILE", help="Write there; the file must not exist."),
+    ] = None,
+) -> int:
+    """Rewrite an older strategy file: print it as it is written today, and say each change."""
+    from ktrdr.errors import InvalidStrategy
+    from ktrdr.strategy.migration import migrating
+
+    if out is not None:
+        migrating.refuse_taken(Path(out))
+    migration = migrating.migrate(Path(file))
+    said = [str(change) for change in migration.changes] or ["nothing to change"]
+    if not migration.valid:
+        for line in () if call.as_json else said:
+            render.say(f"{file}: {line}")
+        facts = {"path": file, "out": None, "valid": False, **migrating.facts(migration)}
+        raise InvalidStrategy(migrating.refusal(migration, file), **facts)
+    if out is not None:
+        migrating.write_new(Path(out), migration.text)
+    facts = {"path": file, "out": out, "valid": True, **migrating.facts(migration)}
+    if call.as_json:
+        render.document(facts)
+    elif out is not None:
+        render.text("\n".join(render.one_line(line) for line in (*said, f"{out}: written, valid")))
+    else:
+        for line in said:
+            render.say(f"{file}: {line}")
+        render.text(migration.text, end="")
+    return 0
 
 
 def _summary(path: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ def load_strategy(path: Path) -> Strategy:
 
 def parse_strategy(text: str, origin: str) -> Strategy:
     """Check a strategy's YAML text; `origin` names it in messages."""
-    return validate_strategy(_parse_yaml(text, origin), origin)
+    return validate_strategy(parse_yaml(text, origin), origin)
 
 
 def validate_strategy(data: Any, origin: str) -> Strategy:
@@ -150,7 +150,8 @@ class _Loader(yaml.SafeLoader):
         return super().construct_mapping(node, deep=deep)
 
 
-def _parse_yaml(text: str, origin: str) -> Any:
+def parse_yaml(text: str, origin: str) -> Any:
+    """The plain data of a YAML text; raises InvalidStrategy for what is not YAML, or too much."""
     try:
         return _construct(_Loader(text), origin)
     except yaml.MarkedYAMLError as error:
@@ -233,7 +234,7 @@ def _unknown_key(loc: tuple[int | str, ...]) -> str:
         return f"unknown key; say {names_here(key, known)}"
     moved = MOVED.get(_path(loc)) or MOVED.get(key)
     if moved and (moved.startswith(("move", "not")) or moved.split()[-1] in known):
-        return f"unknown key; {moved}"
+        return f"unknown key; {moved} (ktrdr strategies migrate does it)"
     return f"unknown key{nearest(key, known)}"
 
 

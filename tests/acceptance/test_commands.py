@@ -43,6 +43,7 @@ SURFACE = {
     "strategies list": "",
     "strategies validate": "FILE",
     "strategies show": "FILE",
+    "strategies migrate": "FILE --out",
     "data import": "FILE --symbol --timeframe --timezone --fix",
     "data list": "",
     "data show": "SYMBOL TF",

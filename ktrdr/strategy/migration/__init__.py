@@ -1,0 +1,1 @@
+"""Rewriting older strategy files into the grammar, comments and layout kept."""
