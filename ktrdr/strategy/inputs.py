@@ -2,14 +2,31 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, model_validator
+from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
 from ktrdr.strategy.values import Closed, Timeframe
 
 Normalization = Literal["minmax", "zscore", "robust", "none"]
+
+
+def _timeframes_tag(value: Any) -> str | None:
+    if isinstance(value, str):
+        return "<all>" if value == "all" else None
+    return "<list>" if isinstance(value, list | tuple) else None
+
+
+Timeframes = Annotated[
+    Annotated[Literal["all"], Tag("<all>")]
+    | Annotated[tuple[Timeframe, ...], Field(min_length=1), Tag("<list>")],
+    Discriminator(
+        _timeframes_tag,
+        custom_error_type="timeframes",
+        custom_error_message="say all, or list some of the strategy's timeframes",
+    ),
+]
 
 
 class NetworkInput(Closed):
@@ -20,7 +37,7 @@ class NetworkInput(Closed):
 
     fuzzy_set: str | None = None
     raw_indicator: str | None = None
-    timeframes: Literal["all"] | Annotated[tuple[Timeframe, ...], Field(min_length=1)] = "all"
+    timeframes: Timeframes = "all"
     normalization: Normalization | None = None
 
     @model_validator(mode="after")

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from ktrdr.strategy.values import Closed, Number, Positive, Share, tag_by
+from ktrdr.strategy.values import Closed, Flag, Number, Positive, Share, tag_by
 
 Horizon = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 Span = Annotated[int, Field(strict=True, ge=2, le=100_000)]
@@ -53,7 +53,7 @@ class TripleBarrierLabels(Closed):
     max_holding_period: Horizon = 50
     vol_span: Span = 50
     vol_method: Literal["atr", "close"] = "atr"
-    compute_weights: bool = False
+    compute_weights: Flag = False
     cusum_threshold: Annotated[
         Annotated[float, Field(gt=0, le=1)] | Literal["auto"] | None,
         BeforeValidator(_cusum_threshold),

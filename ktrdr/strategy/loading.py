@@ -27,6 +27,7 @@ MAX_NODES = 100_000
 MOVED = {
     "model.training": "move its keys to training",
     "model.features": "not used; remove it",
+    "training_data.date_range": "not read: date_range takes start and end, both dates",
     "profit_target_atr": "say pt_multiplier",
     "stop_loss_atr": "say sl_multiplier",
     "max_holding_bars": "say max_holding_period",
@@ -202,8 +203,20 @@ def _invalid(origin: str, problems: list[Problem]) -> InvalidStrategy:
     )
 
 
+# What pydantic calls by the names of Python's types, which are none of a strategy's author.
+_SHAPES = {
+    "tuple_type": "a list is expected",
+    "dict_type": "a mapping of keys to values is expected",
+    "model_type": "a mapping of keys to values is expected",
+}
+
+
 def _problems(error: ValidationError) -> Iterator[Problem]:
-    for item in error.errors(include_url=False):
+    items = error.errors(include_url=False)
+    broken = {item["loc"][:-1] for item in items}
+    for item in items:
+        if item["type"] == "too_short" and item["loc"] in broken:
+            continue  # only because the entries that are named do not count
         yield _path(item["loc"]), _message(item)
 
 
@@ -223,6 +236,11 @@ def _message(item: ErrorDetails) -> str:
         return _unknown_indicator(given.get("type") if isinstance(given, Mapping) else given)
     if kind == "string_pattern_mismatch":
         return f"{str(given)[:64]!r} is not allowed here (must match {item['ctx']['pattern']})"
+    if kind in _SHAPES:
+        return _SHAPES[kind]
+    if kind == "too_short":
+        least = item["ctx"]["min_length"]
+        return f"at least {least} {'entry is' if least == 1 else 'entries are'} needed"
     return item["msg"][0].lower() + item["msg"][1:]
 
 

@@ -48,7 +48,10 @@ def input_groups(strategy: Strategy) -> tuple[InputGroup, ...]:
 
 def name_problems(strategy: Strategy) -> list[tuple[str, str]]:
     """Inputs that would be called alike, as paths and messages."""
-    counts = Counter(name for group in input_groups(strategy) for name in group.input_names)
+    groups = input_groups(strategy)
+    counts = Counter(name for group in groups for name in group.input_names)
+    if strategy.model.type == "neuro_fuzzy":  # which takes a set as one column, named by the set
+        counts += Counter(group.name for group in groups if group.fuzzy_set)
     return [
         ("nn_inputs", f"{count} inputs would be called {name}: rename a fuzzy set or membership")
         for name, count in counts.items()

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from ktrdr.strategy.values import Closed, Number, tag_by
+from ktrdr.strategy.values import Closed, Flag, Number, tag_by
 
 MOST_RULES = 1024
 
@@ -72,8 +72,8 @@ class TCN(Closed):
 
 class NeuroFuzzyArchitecture(Closed):
     max_rules: Annotated[int, Field(strict=True, ge=2, le=MOST_RULES)] = 64
-    order: Literal[0, 1] = 1
-    train_memberships: Annotated[bool, Field(strict=True)] = True
+    order: Annotated[int, Field(strict=True, ge=0, le=1)] = 1
+    train_memberships: Flag = True
 
 
 class NeuroFuzzy(Closed):

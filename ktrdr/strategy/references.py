@@ -131,10 +131,14 @@ def _input_problems(
                     f"{str(timeframe)[:20]} is not among the strategy's timeframes"
                     f" ({', '.join(timeframes)}): name one of them, or say all",
                 )
-        shown = {(str(set_id or raw), str(timeframe)) for timeframe in listed}
-        if len(shown) < len(listed) or shown & seen:
-            yield path, f"{str(set_id or raw)[:64]} is an input of that timeframe already"
-        seen |= shown
+        shown = _shown(set_id or raw, listed)
+        if len(set(shown)) < len(shown) or seen.intersection(shown):
+            yield path, f"{shown[0][0][:64]} is an input of that timeframe already"
+        seen.update(shown)
+
+
+def _shown(name: Any, timeframes: Iterable[Any]) -> list[tuple[str, str]]:
+    return [(name, str(timeframe)) for timeframe in timeframes] if isinstance(name, str) else []
 
 
 def _format_problems(data: Mapping[str, Any]) -> Iterator[Problem]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal, Self
 
@@ -16,6 +15,8 @@ from ktrdr.strategy.networks import NETWORK_CLASS_OF_TAG, Network
 from ktrdr.strategy.training import TRAINING_CLASS_OF_TAG, Training
 from ktrdr.strategy.values import (
     Closed,
+    Day,
+    Flag,
     Name,
     NonNegative,
     Share,
@@ -49,9 +50,7 @@ class SeveralSymbols(Closed):
         return self.list
 
 
-Resample = Annotated[
-    bool, Field(strict=True, description="make what is not stored from a lower timeframe")
-]
+Resample = Annotated[Flag, Field(description="make what is not stored from a lower timeframe")]
 
 
 class SingleTimeframe(Closed):
@@ -137,8 +136,8 @@ class TrainingData(Closed):
     symbols: AnySymbols
     timeframes: AnyTimeframes
     history_required: Annotated[int, Field(strict=True, ge=50, le=1_000_000)] = 200
-    start_date: datetime.date | None = None
-    end_date: datetime.date | None = None
+    start_date: Day | None = None
+    end_date: Day | None = None
 
     @model_validator(mode="before")
     @classmethod
@@ -146,10 +145,12 @@ class TrainingData(Closed):
         if not isinstance(data, Mapping) or not isinstance(data.get("date_range"), Mapping):
             return data
         plain = {key: value for key, value in data.items() if key != "date_range"}
-        for key, value in data["date_range"].items():
-            if key not in ("start", "end"):
-                raise PydanticCustomError("date_range", "date_range takes only start and end")
-            if plain.setdefault(f"{key}_date", value) != value:
+        unknown = {key: v for key, v in data["date_range"].items() if key not in ("start", "end")}
+        if unknown:
+            plain["date_range"] = unknown  # to be reported beside all other mistakes
+        for key in data["date_range"].keys() - unknown.keys():
+            value = data["date_range"][key]
+            if str(plain.setdefault(f"{key}_date", value)) != str(value):
                 raise PydanticCustomError("date_range", "date_range and the plain date differ")
         return plain
 
@@ -171,7 +172,7 @@ class Decisions(Closed):
 
     output_format: Literal["classification", "regression"] = "classification"
     confidence_threshold: Share | None = None
-    position_awareness: bool | None = None
+    position_awareness: Flag | None = None
     filters: dict[str, Any] | None = None
     cost_model: CostModel | None = None
 

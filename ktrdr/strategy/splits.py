@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from ktrdr.strategy.values import Closed, Number, Share, tag_by
+from ktrdr.strategy.values import Closed, Flag, Number, Share, tag_by
 
 Embargo = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 TrainShare = Annotated[Number, Field(gt=0, le=1)]
@@ -56,7 +56,7 @@ class WalkForward(_Shared):
 
     mode: Literal["walk_forward"]
     folds: Annotated[int, Field(strict=True, ge=2, le=100)] = 5
-    anchored: bool = True
+    anchored: Flag = True
     train: TrainShare = 0.5
     validation: Share = 0.1
     test: Annotated[Number, Field(gt=0, lt=1)] = 0.4

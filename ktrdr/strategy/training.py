@@ -9,7 +9,7 @@ from pydantic_core import PydanticCustomError
 
 from ktrdr.strategy.labels import LABEL_CLASS_OF_TAG, Labels, ZigzagLabels
 from ktrdr.strategy.splits import SPLIT_CLASS_OF_TAG, AnySplit, DataSplit
-from ktrdr.strategy.values import Closed, Count, NonNegative, Number, Positive, Seed, tag_by
+from ktrdr.strategy.values import Closed, Count, Flag, NonNegative, Number, Positive, Seed, tag_by
 
 
 class StepSchedule(Closed):
@@ -51,7 +51,7 @@ Schedule = Annotated[
 class EarlyStopping(Closed):
     """`monitor` also decides which epoch is the best one, whether stopping is enabled or not."""
 
-    enabled: bool = True
+    enabled: Flag = True
     patience: Count = 10
     min_delta: NonNegative = 0.0
     monitor: Literal["val_loss", "val_accuracy"] = "val_loss"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -21,6 +22,15 @@ def _no_boolean(value: Any) -> Any:
     if isinstance(value, bool):
         raise PydanticCustomError("number_type", "a number is expected, not true or false")
     return value
+
+
+def _written_as_a_day(value: Any) -> Any:
+    """Numbers and moments are no days, though pydantic would read some as one."""
+    is_day = isinstance(value, datetime.date) and not isinstance(value, datetime.datetime)
+    is_text = isinstance(value, str) and re.fullmatch(r"[0-9]{4}-[0-9]{2}-[0-9]{2}", value)
+    if value is None or is_day or is_text:
+        return value
+    raise PydanticCustomError("date_type", "a date is expected, written as 2020-01-31")
 
 
 def _no_dots(value: str) -> str:
@@ -59,6 +69,8 @@ Number = Annotated[float, BeforeValidator(_no_boolean)]
 Share = Annotated[Number, Field(ge=0, le=1)]
 Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
+Flag = Annotated[bool, Field(strict=True)]
+Day = Annotated[datetime.date, BeforeValidator(_written_as_a_day)]
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # numpy's seeds are 32 bits wide
 
 

@@ -223,7 +223,7 @@ def problems(data: dict[str, Any], fuzzy_set: Any) -> dict[str, str]:
         (named("bel", 1, 2, 3), "low.type", "'bell'"),
         ({"type": "bell", "parameters": [1, 2, 3], "width": 3}, "low.width", "unknown key"),
         ({"type": 3, "parameters": [1, 2, 3]}, "low.type", "'bell'"),
-        (None, "low", "dictionary"),
+        (None, "low", "mapping"),
     ],
 )
 def test_a_wrong_curve_is_refused_at_its_place(
