@@ -305,6 +305,7 @@ def test_every_shape_may_stand_in_a_shipped_strategy(path: Path) -> None:
     strategy = load_strategy(path)
     content = config(strategy)
     first = next(iter(content["fuzzy_sets"].values()))
+    first.pop("auto", None)
     first["memberships"] = {
         "bell": named("gbell", 10, 2, 50),
         "sigmoid": named("sigmoid", 50, -0.5),

@@ -282,6 +282,9 @@ def test_checked_labels_are_read_back_as_they_were_said() -> None:
         assert spec(**wanted.model_dump(mode="json", exclude_none=True)) == wanted
 
 
+MIGRATES = "(ktrdr strategies migrate does it)"
+
+
 def test_every_wrong_label_key_is_named_at_its_place() -> None:
     data = config(load_strategy(Path(__file__).parents[2] / "strategies" / "trend_follower.yaml"))
     data["training"]["labels"] = {
@@ -297,8 +300,8 @@ def test_every_wrong_label_key_is_named_at_its_place() -> None:
     assert {p["path"]: p["message"].partition("; ")[2] for p in problems} == {
         "training.labels.cusum_threshold": "",
         "training.labels.cusum_multipler": "did you mean cusum_multiplier?",
-        "training.labels.max_holding_bars": "say max_holding_period",
-        "training.labels.atr_period": "say vol_span",
+        "training.labels.max_holding_bars": f"say max_holding_period {MIGRATES}",
+        "training.labels.atr_period": f"say vol_span {MIGRATES}",
     }
     data["training"]["labels"] = {"source": "regime", "atr_period": 20}
     validate_strategy(data, "x.yaml")

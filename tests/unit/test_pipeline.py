@@ -10,10 +10,11 @@ import numpy as np
 import pytest
 
 from ktrdr.data.bars import Bars
-from ktrdr.data.market import one_series
+from ktrdr.data.market import Market, gather, one_series
 from ktrdr.data.sample import sample_bars
 from ktrdr.errors import InvalidData
 from ktrdr.features.cache import dataset_key
+from ktrdr.features.dataset import build_dataset
 from ktrdr.features.fuzzy import grade
 from ktrdr.features.indicators import IndicatorOutputs
 from ktrdr.features.pipeline import Inputs, compute_inputs
@@ -112,21 +113,45 @@ def test_an_indicator_that_feeds_no_input_costs_no_warm_up() -> None:
     assert inputs_of(make_strategy(indicators=more)).first == 50
 
 
+def market_of(strategy: Strategy, bars: Bars) -> Market:
+    """Bars that are stored at one timeframe only."""
+
+    def read(_: str, timeframe: str) -> Bars | None:
+        return bars if timeframe == bars.timeframe else None
+
+    return gather(
+        strategy.symbols,
+        strategy.timeframes,
+        strategy.base_timeframe,
+        read,
+        lambda _: [bars.timeframe],
+    )
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_cutting_off_the_future_changes_no_bit_of_any_input(path: Path) -> None:
     strategy = load_strategy(path)
-    whole = inputs_of(strategy)
-    for stop in (whole.first + 1, 400, 733, 899):
-        cut = inputs_of(strategy, BARS.rows(0, stop))
+    transforms = build_dataset(strategy, market_of(strategy, sample_bars())).transforms
+    whole = compute_inputs(strategy, market_of(strategy, BARS), BARS.symbol, transforms)
+    for stop in (whole.first + 1, 500, 733, 899):
+        market = market_of(strategy, BARS.rows(0, stop))
+        cut = compute_inputs(strategy, market, BARS.symbol, transforms)
         assert cut.first == whole.first
         assert cut.matrix.tobytes() == whole.matrix[: stop - whole.first].tobytes()
 
 
-def test_inputs_lie_between_zero_and_one_without_gaps() -> None:
-    for path in SHIPPED:
-        matrix = inputs_of(load_strategy(path)).matrix
-        assert matrix.min() >= 0
-        assert matrix.max() <= 1
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_inputs_have_no_gaps_and_grades_lie_between_zero_and_one(path: Path) -> None:
+    strategy = load_strategy(path)
+    dataset = build_dataset(strategy, market_of(strategy, sample_bars()))
+    assert np.isfinite(dataset.inputs).all()
+    graded = [
+        transform.scaler is None and not transform.crisp
+        for transform in dataset.transforms
+        for _ in transform.columns
+    ]
+    assert dataset.inputs[:, graded].min(initial=1) >= 0
+    assert dataset.inputs[:, graded].max(initial=0) <= 1
 
 
 def test_too_few_bars_are_refused_with_the_numbers() -> None:
