@@ -128,6 +128,11 @@ def timeframe_us(timeframe: str) -> int:
     return timeframe_seconds(timeframe) * SECOND_US
 
 
+def closing_time(bars: Bars) -> int:
+    """When the last bar closes, in microseconds UTC; there must be one."""
+    return bars.last + timeframe_us(bars.timeframe)
+
+
 def parse_date_range(
     start: str | dt.date | None, end: str | dt.date | None
 ) -> tuple[int | None, int | None]:

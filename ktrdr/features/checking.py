@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ktrdr.data.bars import format_us
+from ktrdr.data.bars import SECOND_US, closing_time, format_us, timeframe_us
 from ktrdr.data.market import Market
 from ktrdr.errors import InvalidData
 from ktrdr.features.labels import LabelArray, class_names
@@ -17,6 +17,9 @@ from ktrdr.strategy.splits import PurgedKFold
 
 if TYPE_CHECKING:
     from ktrdr.features.dataset import Dataset
+
+
+_WEEK_US = 7 * 86_400 * SECOND_US  # longer than markets are closed
 
 
 def check_overlap(market: Market) -> None:
@@ -45,6 +48,24 @@ def check_overlap(market: Market) -> None:
             for first, last, bars in spans
         ],
     )
+
+
+def check_freshness(market: Market) -> None:
+    """Raise InvalidData where a timeframe ends so long before the base that its last bar would
+    stand beside rows that it says nothing about."""
+    for (symbol, timeframe), bars in market.series.items():
+        base = market.base(symbol)
+        ends, base_ends = closing_time(bars), closing_time(base)
+        if base_ends - ends <= max(_WEEK_US, 2 * timeframe_us(timeframe)):
+            continue
+        raise InvalidData(
+            f"the bars of {symbol} {timeframe} end at {format_us(ends)}, those of {base.timeframe} "
+            f"go on until {format_us(base_ends)}: import newer {timeframe} bars, or set end_date",
+            symbol=symbol,
+            timeframe=timeframe,
+            ends=format_us(ends),
+            base_ends=format_us(base_ends),
+        )
 
 
 def check_cuts(

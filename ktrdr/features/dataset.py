@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from ktrdr.data.bars import IntArray
 from ktrdr.data.market import Market
-from ktrdr.features.checking import check_cuts, check_labels, check_overlap
+from ktrdr.features.checking import check_cuts, check_freshness, check_labels, check_overlap
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.labels import LabelArray, class_names, make_labels
 from ktrdr.features.pipeline import InputArray, SymbolSeries, compute_series, fill_matrix
@@ -99,6 +99,7 @@ def build_dataset(strategy: Strategy, market: Market, fold: int = 1) -> Dataset:
     a value that never changes.
     """
     check_overlap(market)
+    check_freshness(market)
     series = [compute_series(strategy, market, symbol) for symbol in market.symbols]
     labelled = [label_rows(strategy, one) for one in series]
     spec, names = strategy.training.data_split, class_names(strategy.training.labels)
