@@ -78,13 +78,15 @@ def read_notes(text: str, places: list[Place]) -> Notes:
     notes: Notes = {}
     done = 0
     for place in places:
-        note = notes.setdefault(place.path, Note())
+        note = Note()
         if place.line >= done:
             note.before = [_indented(line, place.column) for line in _loose(lines, done, place)]
         end = place.last_line(lines)
         note.before += _within(lines, place, end)
         if end < len(lines) and (found := _behind(lines, place)):
             note.behind, note.column = found
+        if note.before or note.behind:
+            notes.setdefault(place.path, note)
         done = max(done, end + 1)
     tail = [line for line in lines[done:] if not line.strip() or line.lstrip().startswith("#")]
     if any(tail):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import textwrap
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -114,7 +114,7 @@ class Draft:
         above = self.at(path[:-1])
         place, old = list(above).index(path[-1]), above.pop(path[-1])
         above.insert(place, key, old if value is None else value)
-        self.carry_notes(path, target)
+        self.carry_notes(path, target, old)
         new = key if value is None else f"{key}: {_shown(value)}"
         self._say(path, "renamed", plain(old), new, why)
 
@@ -129,7 +129,7 @@ class Draft:
         else:
             parent = self._parent(target)
             parent[target[-1]] = self.at(path)
-            self.carry_notes(path, target)
+            self.carry_notes(path, target, parent[target[-1]])
             self.drop(path)
             self._say(path, "moved", dotted(path), dotted(target), why)
 
@@ -139,16 +139,18 @@ class Draft:
         if note is not None and note.behind and self.at(path) == {}:
             note.before.append(note.behind)
         self.hand_on(path)
+        for below in [(), *_paths_in(self.at(path))]:
+            self.document.notes.pop((*path, *below), None)
         del self.at(path[:-1])[path[-1]]
-        for known in [p for p in self.document.notes if p[: len(path)] == path]:
-            del self.document.notes[known]
 
-    def carry_notes(self, path: Path, target: Path) -> None:
-        """Let the comments of a place, and of all below it, follow what stood there."""
+    def carry_notes(self, path: Path, target: Path, value: Any) -> None:
+        """Let the comments of a place follow the value that stood there, with all in it."""
         notes = self.document.notes
-        for known in [p for p in notes if p[: len(path)] == path]:
-            note, place = notes.pop(known), (*target, *known[len(path) :])
-            there = notes.setdefault(place, Note())
+        for below in [(), *_paths_in(value)]:
+            note = notes.pop((*path, *below), None)
+            if note is None:
+                continue
+            there = notes.setdefault((*target, *below), Note())
             there.before += note.before
             if note.behind and not there.behind:
                 there.behind = note.behind
@@ -157,8 +159,9 @@ class Draft:
     def nest_notes(self, path: Path, key: str) -> None:
         """What stands below a path will stand below a key of it."""
         notes = self.document.notes
-        below = {p: notes.pop(p) for p in list(notes) if p[: len(path)] == path and p != path}
-        notes.update({(*path, key, *p[len(path) :]): note for p, note in below.items()})
+        for below in list(_paths_in(self.at(path))):
+            if (*path, *below) in notes:
+                notes[(*path, key, *below)] = notes.pop((*path, *below))
 
     def _meet(self, path: Path, target: Path, why: str) -> None:
         """Two places say the same thing: well where they agree, else the user must choose."""
@@ -224,6 +227,18 @@ class Draft:
 
     def _say(self, path: Path, what: str, old: Any, new: Any, why: str) -> None:
         self.changes.append(Change(dotted(path), what, old, new, why))
+
+
+def _paths_in(value: Any) -> Iterator[Path]:
+    """Every path below a value, relative to it."""
+    inner: Iterable[tuple[Any, Any]] = ()
+    if isinstance(value, Mapping):
+        inner = value.items()
+    elif isinstance(value, list):
+        inner = enumerate(value)
+    for step, part in inner:
+        yield (step,)
+        yield from ((step, *below) for below in _paths_in(part))
 
 
 def _shown(value: Any) -> str:

@@ -60,9 +60,9 @@ def _list_to_mapping(draft: Draft) -> None:
             continue
         for key, value in _named(item, made):
             made[key] = value
-            draft.carry_notes(path, (*INDICATORS_AT, key))
+            draft.carry_notes(path, (*INDICATORS_AT, key), item)
             for old in _NAME_KEYS:
-                draft.carry_notes((*INDICATORS_AT, key, old), (*INDICATORS_AT, key, "type"))
+                draft.carry_notes((*INDICATORS_AT, key, old), (*INDICATORS_AT, key, "type"), None)
     draft.set(INDICATORS_AT, made, "each has an id, which fuzzy sets name")
 
 

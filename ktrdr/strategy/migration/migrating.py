@@ -75,8 +75,9 @@ def migrate_text(text: str, origin: str) -> Migration:
         written = written.replace("\n", "\r\n")
     problems = dict(_remaining(written, origin))
     for path, said in draft.problems:  # they know more than the schema does of the same place
-        for above in [p for p in problems if p and f"{path}.".startswith(f"{p}.")]:
-            del problems[above]
+        steps = path.split(".")
+        for depth in range(1, len(steps) + 1):
+            problems.pop(".".join(steps[:depth]), None)
         problems[path] = said
     return Migration(written, tuple(draft.changes), tuple(problems.items()))
 

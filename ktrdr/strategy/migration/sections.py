@@ -197,7 +197,7 @@ def _fit_mode(draft: Draft, path: Path, single: str, several: str) -> None:
     if draft.has((*path, "mode")):
         draft.set((*path, "mode"), "single", f"the list names one {single}")
     if not draft.has((*path, single)):
-        draft.carry_notes((*path, "list", 0), (*path, "list"))
+        draft.carry_notes((*path, "list", 0), (*path, "list"), None)
         draft.rename((*path, "list"), single, f"the list names one {single}", names[0])
 
 

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
-from ktrdr.strategy.indicators import INDICATORS, IndicatorGrammar
 from ktrdr.strategy.migration import names as known
 from ktrdr.strategy.migration.comments import Path
 from ktrdr.strategy.migration.document import mapping, sequence
 from ktrdr.strategy.migration.draft import Draft
-from ktrdr.strategy.migration.listing import fitting_id, table_type
+from ktrdr.strategy.migration.joining import Index, index_of, meanings
+from ktrdr.strategy.migration.listing import fitting_id
 from ktrdr.strategy.migration.names import first_in
 from ktrdr.strategy.migration.timeframes import timeframe
 from ktrdr.strategy.migration.words import respelt, squeezed
@@ -30,13 +30,14 @@ _INPUT_NAMES = {
 def rewrite_sets(draft: Draft) -> None:
     """Fuzzy sets that name their indicator's output, with curves of the grammar's shapes."""
     renamed: dict[str, str] = {}
+    index = index_of(draft.at(("indicators",)))
     for key in draft.keys(SETS):
         path = (*SETS, key)
         if not isinstance(draft.at(path), Mapping):
             continue
         _remove_transform(draft, path)
         _ungroup(draft, path)
-        _refer(draft, path)
+        _refer(draft, path, index)
         for name in draft.keys(path):
             if name != "indicator":
                 _rewrite_curve(draft, (*path, name))
@@ -44,7 +45,7 @@ def rewrite_sets(draft: Draft) -> None:
         if fitting and fitting != key and not draft.has((*SETS, fitting)):
             draft.rename(path, fitting, "a set's name holds letters, digits, _ and -")
             renamed[str(key)] = fitting
-    _rewrite_inputs(draft, renamed)
+    _rewrite_inputs(draft, renamed, index)
 
 
 def _remove_transform(draft: Draft, path: Path) -> None:
@@ -74,7 +75,7 @@ def _is_curve(value: Any) -> bool:
     return isinstance(value, Mapping) and not {"type", "shape"}.isdisjoint(map(str, value))
 
 
-def _refer(draft: Draft, path: Path) -> None:
+def _refer(draft: Draft, path: Path, index: Index) -> None:
     """Say which output the set reads, where its name or another key says it."""
     reference = draft.at((*path, "indicator"))
     output = draft.at((*path, "output"))
@@ -82,114 +83,24 @@ def _refer(draft: Draft, path: Path) -> None:
         joined = f"{reference}.{output}" if isinstance(output, str) else reference
         if isinstance(output, str):
             draft.remove((*path, "output"), "the reference says it: <indicator>.<output>")
-        found = next(_references(draft, joined), None) or joined
-        if joined not in draft.keys(("indicators",)):
-            draft.set((*path, "indicator"), found, "the grammar's name of that output")
+        found = next(iter(meanings(index, joined)), joined)
+        draft.set((*path, "indicator"), found, "the grammar's name of that output")
     elif not draft.has((*path, "indicator")):
-        _refer_by_name(draft, path)
+        _refer_by_name(draft, path, index)
 
 
-def _refer_by_name(draft: Draft, path: Path) -> None:
-    found = list(dict.fromkeys(_references(draft, str(path[-1]))))
+def _refer_by_name(draft: Draft, path: Path, index: Index) -> None:
+    found = meanings(index, str(path[-1]))
     if len(found) == 1:
         draft.insert((*path, "indicator"), found[0], None, "a set names what it reads")
         return
-    choice = found or [str(key) for key in draft.keys(("indicators",))]
-    listed = ", ".join(key[:64] for key in choice[:12])
+    choice = list(islice(found or index.by_id, 12))
+    listed = ", ".join(key[:64] for key in choice)
     draft.problem(
         (*path, "indicator"),
         f"{'several fit' if found else 'no indicator has'} the set's name: name the one that it"
         f" reads{f' ({listed})' if listed else ''}, or remove the set",
     )
-
-
-def _references(draft: Draft, name: str) -> Iterator[str]:
-    """What a set's name can mean, the surest way of reading it only."""
-    ids = [key for key in draft.keys(("indicators",)) if isinstance(key, str)]
-    for reading in (_by_id, _by_column, _by_type):
-        found = list(reading(draft, name, ids))
-        if found:
-            yield from found
-            return
-
-
-def _by_id(draft: Draft, name: str, ids: list[str]) -> Iterator[str]:
-    """`rsi_14`, `bbands_20_2.upper`, without regard to case and punctuation."""
-    if name in ids:
-        yield name
-        return
-    head, _, output = name.partition(".")
-    for key in ids:
-        if squeezed(key) == squeezed(name) or fitting_id(name) == key:
-            yield key
-        elif output and not output[0].isdigit() and squeezed(key) == squeezed(head):
-            yield _with_output(draft, key, output)
-
-
-def _by_column(draft: Draft, name: str, ids: list[str]) -> Iterator[str]:
-    """`DI_Plus_14`, `MACD_signal_12_26_9`: a column of an indicator with several outputs."""
-    word = squeezed(re.sub(r"[_.][0-9][0-9_.]*$", "", name))
-    numbers = _numbers(name)
-    for key in ids:
-        grammar = INDICATORS.get(_type_of(draft, key) or "")
-        if grammar is None or len(grammar.outputs) == 1 or word == grammar.type:
-            continue
-        if numbers and numbers != _numbers_of(draft, key)[: len(numbers)]:
-            continue
-        for output in grammar.outputs:
-            if word in _column_words(grammar, output):
-                yield f"{key}.{output}"
-
-
-def _column_words(grammar: IndicatorGrammar, output: str) -> set[str]:
-    aliases = {alias for alias, outputs in known.OUTPUTS.items() if output in outputs}
-    return {squeezed(output), grammar.type + squeezed(output), *aliases}
-
-
-def _by_type(draft: Draft, name: str, ids: list[str]) -> Iterator[str]:
-    """`rsi`, `macd_12_26_9`, `bollingerbands_20_2.0`: a type, and maybe its numbers."""
-    bare = re.sub(r"(?:[_\s]-?[0-9]+(?:\.[0-9]+)?)+$", "", name)
-    kind, numbers = table_type(bare), _numbers(name[len(bare) :])
-    if kind is None:
-        return
-    for key in ids:
-        own = _numbers_of(draft, key)
-        if _type_of(draft, key) == kind and numbers == own[: len(numbers)]:
-            yield key
-
-
-def _with_output(draft: Draft, key: str, output: str) -> str:
-    grammar = INDICATORS.get(_type_of(draft, key) or "")
-    if grammar is None or output in grammar.outputs:
-        return f"{key}.{output}"
-    choice = (output.lower(), squeezed(output), *known.OUTPUTS.get(squeezed(output), ()))
-    found = first_in(choice, grammar.outputs)
-    return f"{key}.{found or output}"
-
-
-def _type_of(draft: Draft, key: str) -> str | None:
-    return table_type(draft.at(("indicators", key, "type")))
-
-
-def _numbers_of(draft: Draft, key: str) -> list[float]:
-    """An indicator's parameters in the order of the table, defaults filled in."""
-    grammar = INDICATORS.get(_type_of(draft, key) or "")
-    given = draft.at(("indicators", key))
-    if not isinstance(given, Mapping):
-        return []
-    values = list(given.values())
-    if grammar is not None:
-        values = [given.get(p.name, p.default) for p in grammar.parameters]
-    return [float(v) for v in values if isinstance(v, int | float)]
-
-
-def _numbers(text: str) -> list[float]:
-    return [
-        float(n)
-        for n in re.findall(
-            r"(?<![A-Za-z0-9.])-?[0-9]{1,9}(?:\.[0-9]{1,9})?", text.replace("_", " ")
-        )
-    ]
 
 
 def _rewrite_curve(draft: Draft, path: Path) -> None:
@@ -225,7 +136,7 @@ def _list_parameters(draft: Draft, path: Path, names: tuple[tuple[str, ...], ...
     draft.set(below, values, "in the order " + ", ".join(choice[0] for choice in names))
 
 
-def _rewrite_inputs(draft: Draft, renamed: Mapping[str, str]) -> None:
+def _rewrite_inputs(draft: Draft, renamed: Mapping[str, str], index: Index) -> None:
     """Inputs by their names; where a file has none, every fuzzy set is one, as it was then."""
     if not draft.has(INPUTS) and draft.keys(SETS):
         made = [mapping({"fuzzy_set": key, "timeframes": "all"}) for key in draft.keys(SETS)]
@@ -238,10 +149,10 @@ def _rewrite_inputs(draft: Draft, renamed: Mapping[str, str]) -> None:
         if isinstance(item, str):
             made_one = mapping({"fuzzy_set": item, "timeframes": "all"}, flow=True)
             draft.set(path, made_one, "an input is a mapping")
-        _rewrite_input(draft, path, renamed)
+        _rewrite_input(draft, path, renamed, index)
 
 
-def _rewrite_input(draft: Draft, path: Path, renamed: Mapping[str, str]) -> None:
+def _rewrite_input(draft: Draft, path: Path, renamed: Mapping[str, str], index: Index) -> None:
     for key in draft.keys(path):
         target = _INPUT_NAMES.get(respelt(key)) if isinstance(key, str) else None
         if target not in (None, key) and not draft.has((*path, target or "")):
@@ -255,8 +166,8 @@ def _rewrite_input(draft: Draft, path: Path, renamed: Mapping[str, str]) -> None
     if fitting is not None:
         draft.set((*path, "normalization"), fitting, "the grammar's word for it")
     raw = draft.at((*path, "raw_indicator"))
-    if isinstance(raw, str) and raw not in draft.keys(("indicators",)):
-        found = next(_references(draft, raw), raw)
+    if isinstance(raw, str):
+        found = next(iter(meanings(index, raw)), raw)
         draft.set((*path, "raw_indicator"), found, "the grammar's name of that output")
 
 
