@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_MINUTES = {"m": 1, "h": 60, "d": 24 * 60, "w": 7 * 24 * 60}
+from ktrdr.strategy.values import canonical_timeframe
+
 _UNITS = {
     **dict.fromkeys(("m", "t", "min", "mins", "minute", "minutes"), "m"),
     **dict.fromkeys(("h", "hr", "hour", "hours"), "h"),
@@ -26,6 +27,4 @@ def timeframe(name: str) -> str:
     short = _UNITS.get(unit.lower())
     if short is None or int(count) == 0 or (unit == "M" and match[1]):
         return name
-    minutes = int(count) * _MINUTES[short]
-    longest = next(u for u in "wdhm" if minutes % _MINUTES[u] == 0)
-    return f"{minutes // _MINUTES[longest]}{longest}"
+    return canonical_timeframe(f"{int(count)}{short}")
