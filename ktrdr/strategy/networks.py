@@ -72,7 +72,7 @@ class TCN(Closed):
 
 class NeuroFuzzyArchitecture(Closed):
     max_rules: Annotated[int, Field(strict=True, ge=2, le=MOST_RULES)] = 64
-    order: Literal[0, 1] = 1
+    order: Annotated[int, Field(strict=True, ge=0, le=1)] = 1
     train_memberships: Annotated[bool, Field(strict=True)] = True
 
 
