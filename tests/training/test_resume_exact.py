@@ -72,7 +72,7 @@ def test_other_networks_resume_exactly_too(
     straight = Bench(tmp_path / "straight", strategy)
     straight.stop(EPOCHS * BATCHES)
     expected = outcome(straight.complete())
-    for step in range(1, EPOCHS * BATCHES):
+    for step in (1, BATCHES, BATCHES + 3, EPOCHS * BATCHES - 1):
         bench = Bench(tmp_path / f"stopped-{step}", strategy)
         bench.stop(step)
         bench.stop(EPOCHS * BATCHES)
