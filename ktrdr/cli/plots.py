@@ -43,6 +43,7 @@ def draw_memberships(inputs: Sequence[FuzzyInput], path: Path) -> None:
     figure, panels = _figure(len(inputs))
     for panel, fuzzy_input in zip(panels, inputs, strict=True):
         _draw_input(panel, fuzzy_input)
+    figure.supxlabel("dashed: before training; solid: after it", fontsize="small")
     write_png(figure, path)
 
 

@@ -175,7 +175,7 @@ def test_a_step_stays_a_step_and_order_is_kept_under_any_move(move: float) -> No
     curves = TrainedCurves([(0, member) for member in steps], trained=True)
     with torch.no_grad():
         for parameter in curves.parameters():
-            parameter += move
+            parameter.add_(move)
     box, edge, fine, falling = (member.parameters for member in curves.after())
     assert box[0] == box[1] < box[2] < box[3]
     assert edge[0] == edge[1] < edge[2]
