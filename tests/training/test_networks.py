@@ -21,6 +21,8 @@ from tiny_training import (
 )
 from torch import nn
 
+from ktrdr.errors import InvalidStrategy
+from ktrdr.strategy.loading import validate_strategy
 from ktrdr.training.models import weights_digest
 from ktrdr.training.networks import build_model
 
@@ -169,3 +171,49 @@ def test_a_state_fits_a_network_built_without_training_rows(kind: str) -> None:
     loaded.load_state_dict(trained.state_dict())
     rows = ROWS[:8] if model.sequence_length is None else shown(model.sequence_length)
     assert torch.equal(loaded.eval()(rows), trained.eval()(rows))
+
+
+def mistakes(model: dict[str, Any], **parts: Any) -> dict[str, str]:
+    data = {**make_strategy().model_dump(mode="json", exclude_none=True), "model": model, **parts}
+    with pytest.raises(InvalidStrategy) as caught:
+        validate_strategy(data, "x.yaml")
+    return {item["path"]: item["message"] for item in caught.value.details["problems"]}
+
+
+@pytest.mark.parametrize(
+    ("model", "path", "said"),
+    [
+        (neuro_fuzzy(max_rules=1), "model.architecture.max_rules", "equal to 2"),
+        (neuro_fuzzy(max_rules=1025), "model.architecture.max_rules", "equal to 1024"),
+        (neuro_fuzzy(order=2), "model.architecture.order", "equal to 1"),
+        (neuro_fuzzy(order=True), "model.architecture.order", "integer"),
+        (neuro_fuzzy(train_memberships="yes"), "model.architecture.train_memberships", "boolean"),
+        (neuro_fuzzy(sequence_length=4), "model.architecture.sequence_length", "lstm, gru or tcn"),
+        (
+            {"type": "mlp", "architecture": {"sequence_length": 4}},
+            "model.architecture.sequence_length",
+            "remove it, or choose lstm, gru or tcn",
+        ),
+        (neuro_fuzzy(rules=4), "model.architecture.rules", "did you mean max_rules?"),
+        (convolutional(channels=[]), "model.architecture.channels", "at least 1"),
+        (convolutional(channels=[4] * 15), "model.architecture.channels", "at most 14"),
+        (convolutional(kernel_size=1), "model.architecture.kernel_size", "equal to 2"),
+        (convolutional(hidden_size=3), "model.architecture.hidden_size", "unknown key"),
+        ({"type": "tcn"}, "model.architecture", "required"),
+        ({"type": "cnn"}, "model", "must be mlp, lstm, gru, tcn or neuro_fuzzy"),
+    ],
+)
+def test_mistakes_are_named_with_what_to_change(
+    model: dict[str, Any], path: str, said: str
+) -> None:
+    found = mistakes(model)
+    assert found.keys() == {path}
+    assert said in found[path]
+
+
+def test_a_rule_base_without_rules_is_a_mistake_of_the_inputs() -> None:
+    single = {"rsi": {"indicator": "rsi_14", "low": [0, 20, 40]}}
+    found = mistakes(neuro_fuzzy(), fuzzy_sets=single)
+    assert "give one of its fuzzy sets a second membership" in found["nn_inputs"]
+    found = mistakes(neuro_fuzzy(), nn_inputs=[{"raw_indicator": "rsi_14"}])
+    assert "name one as {fuzzy_set: <id>}" in found["nn_inputs"]

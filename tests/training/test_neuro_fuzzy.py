@@ -231,6 +231,12 @@ def test_the_rules_are_the_combinations_that_fire_most(count: int) -> None:
 def test_of_rules_that_fire_alike_the_first_are_taken() -> None:
     grades = [np.array([[0.0, 1.0, 0.0]]), np.array([[0.0, 0.0]]), np.array([[1.0, 1.0]])]
     assert strongest_combinations(grades, 3).tolist() == [[0, 0, 0], [0, 0, 1], [0, 1, 0]]
+    silent = [np.zeros((3, 8)), np.zeros((3, 9))]
+    assert strongest_combinations(silent, 11).tolist() == [
+        *([0, member] for member in range(9)),
+        [1, 0],
+        [1, 1],
+    ]
 
 
 def test_a_product_that_nobody_could_write_down_is_searched_quickly() -> None:
