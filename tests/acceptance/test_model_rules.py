@@ -13,6 +13,8 @@ from running import Run
 from stopped_training import Site, make_site
 
 from ktrdr.checkpoints.storage import Storage
+from ktrdr.cli.plots import write_png
+from ktrdr.cli.render import OutputLost
 from ktrdr.client import Operation
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
@@ -166,3 +168,13 @@ def test_what_cannot_be_shown_or_drawn_is_one_line(
     assert said in ran.error["message"]
     assert ran.err == f"error: {ran.error['message']}\n"
     assert not list(here.iterdir())
+
+
+def test_a_picture_that_cannot_be_put_in_its_place_leaves_nothing(tmp_path: Path) -> None:
+    from matplotlib.figure import Figure
+
+    folder = tmp_path / "taken.png"
+    folder.mkdir()
+    with pytest.raises(OutputLost, match=r"cannot write the plot to .*taken\.png"):
+        write_png(Figure(), folder)
+    assert list(tmp_path.iterdir()) == [folder]
