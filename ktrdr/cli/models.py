@@ -13,11 +13,16 @@ from ktrdr.errors import InvalidId
 
 _NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})(?:@v([1-9][0-9]{0,8}))?")
 
+Model = Annotated[
+    str, typer.Argument(metavar="NAME[@vN]", help="A strategy's name; its newest version.")
+]
+
 
 def add_to(app: typer.Typer) -> None:
     family = group(app, "models", "Look at trained models.")
     command(family, "list")(list_models)
     command(family, "show")(show)
+    command(family, "rules")(rules)
 
 
 def list_models(call: Call) -> int:
@@ -27,17 +32,50 @@ def list_models(call: Call) -> int:
     return call.answer_list("models", found, lambda: views.models(found))
 
 
-def show(
-    call: Call,
-    model: Annotated[
-        str, typer.Argument(metavar="NAME[@vN]", help="A strategy's name; its newest version.")
-    ],
-) -> int:
+def show(call: Call, model: Model) -> int:
     """Show a model: where it lies, what it was trained on, how good it is."""
     name, version = _parse(model)
     with call.client() as client:
         info = client.model_info(name, version)
     return call.answer(info, lambda: render.fields(views.nested(info)))
+
+
+def rules(
+    call: Call,
+    model: Model,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="Only so many, the weightiest.", show_default=False)
+    ] = None,
+    plot: Annotated[
+        str | None,
+        typer.Option(
+            metavar="FILE.png",
+            help="Draw the memberships as the strategy says and as training left them.",
+            show_default=False,
+        ),
+    ] = None,
+) -> int:
+    """Print the rules of a neuro_fuzzy model, the weightiest first.
+
+    WEIGHT: what a rule counts beside the others, 1 before training. SUPPORT: its mean share of the
+    answers on the training rows, before training. STRONGEST INPUTS: how the conclusion changes per
+    standard deviation of an input.
+    """
+    from ktrdr.cli import plots
+
+    path = None if plot is None else plots.png_path(plot)
+    name, version = _parse(model)
+    with call.client() as client:
+        loaded = client.load_model(name, version)
+        from ktrdr.training.rules import inputs_of, rules_of
+
+        found = rules_of(loaded)
+        if path is not None:
+            plots.draw_memberships(inputs_of(loaded), path)
+            render.say(f"memberships drawn to {path}")
+    shown = [rule.as_json() for rule in found[:top]]
+    answer = {"rules": shown, "total": len(found)}
+    return call.answer(answer, lambda: views.rules(shown, len(found)))
 
 
 def _parse(model: str) -> tuple[str, int | None]:

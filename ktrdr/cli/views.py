@@ -169,6 +169,21 @@ def models(items: Sequence[Record]) -> str:
     return render.table(headers, rows) if rows else "no models; make one with: ktrdr train"
 
 
+def rules(items: Sequence[Record], total: int) -> str:
+    headers = ("WEIGHT", "SUPPORT", "RULE", "STRONGEST INPUTS")
+    rows = [
+        (
+            f"{r['weight']:.3f}",
+            f"{r['support']:.1%}",
+            r["text"],
+            ", ".join(f"{name} {change:+.3g}" for name, change in r["strongest"].items()),
+        )
+        for r in items
+    ]
+    table = render.table(headers, rows)
+    return table if len(rows) == total else f"{table}\n{len(rows)} of {total} rules"
+
+
 def bars(items: Sequence[Record]) -> str:
     headers = ("SYMBOL", "TIMEFRAME", "ROWS", "FIRST", "LAST", "SOURCE", "REMARK")
     rows = [

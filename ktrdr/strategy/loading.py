@@ -28,6 +28,8 @@ MOVED = {
     "model.training": "move its keys to training",
     "model.features": "not used; remove it",
     "training_data.date_range": "not read: date_range takes start and end, both dates",
+    "model.architecture.sequence_length": "not for a model of single bars: remove it, or choose"
+    " lstm, gru or tcn as model.type",
     "profit_target_atr": "say pt_multiplier",
     "stop_loss_atr": "say sl_multiplier",
     "max_holding_bars": "say max_holding_period",

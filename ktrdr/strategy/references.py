@@ -42,6 +42,7 @@ def reference_problems(data: Mapping[str, Any]) -> list[Problem]:
     problems += _indicator_problems(indicators, fuzzy_sets)
     problems += _input_problems(data, indicators, fuzzy_sets)
     problems += _format_problems(data)
+    problems += _rule_problems(data, fuzzy_sets)
     return problems
 
 
@@ -158,6 +159,33 @@ def _format_problems(data: Mapping[str, Any]) -> Iterator[Problem]:
 
 def _either(words: tuple[str, ...]) -> str:
     return " or ".join(filter(None, (", ".join(words[:-1]), words[-1])))
+
+
+def _rule_problems(data: Mapping[str, Any], fuzzy_sets: Mapping[str, Any]) -> Iterator[Problem]:
+    """What leaves a neuro_fuzzy without two rules: a rule is one membership of each fuzzy input."""
+    inputs = data.get("nn_inputs")
+    if _mapping(data.get("model")).get("type") != "neuro_fuzzy" or not isinstance(inputs, list):
+        return
+    named = [_mapping(item).get("fuzzy_set") for item in inputs]
+    used = [_mapping(fuzzy_sets.get(name)) for name in named if isinstance(name, str)]
+    if inputs and not used:
+        yield (
+            "nn_inputs",
+            "a neuro_fuzzy makes its rules of fuzzy sets: name one as {fuzzy_set: <id>}, "
+            "or choose another model.type",
+        )
+    elif used and all(map(_has_one_membership, used)):
+        yield (
+            "nn_inputs",
+            "a neuro_fuzzy needs two rules: give one of its fuzzy sets a second membership, "
+            "or choose another model.type",
+        )
+
+
+def _has_one_membership(fuzzy_set: Mapping[str, Any]) -> bool:
+    written_out = {"memberships", "order"} <= fuzzy_set.keys()
+    curves = _mapping(fuzzy_set.get("memberships")) if written_out else fuzzy_set
+    return fuzzy_set.get("auto") is None and len(curves.keys() - {"indicator", "auto"}) == 1
 
 
 def _value_at(data: Mapping[str, Any], path: str) -> Any:

@@ -40,6 +40,7 @@ SURFACE = {
     "checkpoints cleanup": "--older-than --orphans --yes",
     "models list": "",
     "models show": "NAME[@vN]",
+    "models rules": "NAME[@vN] --top --plot",
     "strategies list": "",
     "strategies validate": "FILE",
     "strategies show": "FILE",

@@ -20,9 +20,11 @@ from tiny_training import (
     REGRESSION,
     SCHEDULERS,
     Bench,
+    convolutional,
     final_state,
     make_dataset,
     make_strategy,
+    neuro_fuzzy,
     outcome,
     recurrent,
     same,
@@ -35,6 +37,7 @@ from ktrdr.training.context import LocalContext
 
 FIRST_SEED = int(os.environ.get("KTRDR_CHAOS_SEED", "20260101"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + 18 * int(os.environ.get("KTRDR_CHAOS_CASES", "2")))
+KINDS = ("mlp", "lstm", "gru", "tcn", "neuro_fuzzy")
 LOSSES = {False: ("cross_entropy", "focal"), True: ("huber", "mse")}
 
 
@@ -75,12 +78,12 @@ class Case:
 @cache
 def draw(seed: int) -> Case:
     dice = random.Random(seed)
-    regression = seed // 3 % 2 == 1
+    kind, regression = KINDS[seed % len(KINDS)], seed // len(KINDS) % 2 == 1
     schedule, stopping = draw_watchers(dice, regression)
     watched = stopping is not None or (schedule or {}).get("type") == "reduce_on_plateau"
     validated = watched or dice.random() < 0.7
     strategy = make_strategy(
-        draw_model(dice, ("mlp", "lstm", "gru")[seed % 3]),
+        draw_model(dice, kind),
         epochs=dice.randint(2, 6),
         batch_size=dice.choice([7, 16, 25, 100]),
         learning_rate=10 ** dice.uniform(-2.5, -1),
@@ -93,7 +96,7 @@ def draw(seed: int) -> Case:
         checkpoint={"every_epochs": dice.randint(1, 3)},
         seed=dice.randrange(2**32),
     )
-    return Case(strategy, draw_dataset(dice, regression, validated), seed)
+    return Case(strategy, draw_dataset(dice, kind, regression, validated), seed)
 
 
 def draw_model(dice: random.Random, kind: str) -> dict[str, Any]:
@@ -101,6 +104,19 @@ def draw_model(dice: random.Random, kind: str) -> dict[str, Any]:
     if kind == "mlp":
         shape = {"hidden_layers": dice.choice([[6, 5], [8], [4, 4, 4]]), "dropout": dropout}
         return {"type": "mlp", "architecture": shape}
+    if kind == "neuro_fuzzy":
+        return neuro_fuzzy(
+            max_rules=dice.randint(2, 13),
+            order=dice.randint(0, 1),
+            train_memberships=dice.random() < 0.7,
+        )
+    if kind == "tcn":
+        return convolutional(
+            sequence_length=dice.randint(1, 6),
+            channels=dice.choice([[3], [4, 4], [3, 5, 4]]),
+            kernel_size=dice.randint(2, 3),
+            dropout=dropout,
+        )
     return recurrent(
         kind,
         sequence_length=dice.randint(1, 6),
@@ -120,8 +136,9 @@ def draw_watchers(
     return schedule, dice.choice([None, stopping])
 
 
-def draw_dataset(dice: random.Random, regression: bool, validated: bool) -> Dataset:
-    dataset = make_dataset(seed=dice.randrange(1000), regression=regression)
+def draw_dataset(dice: random.Random, kind: str, regression: bool, validated: bool) -> Dataset:
+    crisp = kind == "neuro_fuzzy"
+    dataset = make_dataset(seed=dice.randrange(1000), regression=regression, crisp=crisp)
     if not regression and dice.random() < 0.5:  # rare classes, far from equal weights
         rare = np.random.default_rng(dice.randrange(1000)).random(len(dataset.labels)) < 0.2
         dataset = dataclasses.replace(dataset, labels=np.where(rare, dataset.labels, 1))
@@ -162,14 +179,14 @@ def test_the_seeds_between_them_draw_everything() -> None:
     drawn = [draw(seed) for seed in SEEDS]
     trainings = [case.strategy.training for case in drawn]
     kinds = {(case.strategy.model.type, case.strategy.is_regression) for case in drawn}
-    assert len(kinds) == 6
+    assert len(kinds) == 2 * len(KINDS)
     assert {t.optimizer for t in trainings} == set(OPTIMIZERS)
     assert {t.loss for t in trainings} == {*LOSSES[False], *LOSSES[True]}
     schedules = {t.lr_scheduler.type if t.lr_scheduler else None for t in trainings}
     assert len(schedules) == len(SCHEDULERS)
     assert {t.gradient_clip is None for t in trainings} == {True, False}
-    dropouts = {getattr(case.strategy.model.architecture, "dropout", 0) > 0 for case in drawn}
-    assert dropouts == {True, False}
+    shapes = [case.strategy.model.architecture.model_dump() for case in drawn]
+    assert {shape.get("dropout", 0) > 0 for shape in shapes} == {True, False}
     assert {len(case.dataset.splits.validation) > 0 for case in drawn} == {True, False}
     assert {t.early_stopping.monitor for t in trainings if t.early_stopping} == {
         "val_loss",

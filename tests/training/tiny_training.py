@@ -98,7 +98,9 @@ def make_strategy(model: dict[str, Any] = MLP, **training: Any) -> Strategy:
                 "timeframes": {"timeframe": "1h"},
             },
             "indicators": {"rsi_14": {"type": "rsi"}},
-            "fuzzy_sets": {"rsi": {"indicator": "rsi_14", "low": [0, 20, 40]}},
+            "fuzzy_sets": {
+                "rsi": {"indicator": "rsi_14", "low": [0, 20, 40], "high": [60, 80, 100]}
+            },
             "nn_inputs": [{"fuzzy_set": "rsi"}],
             "model": model,
             "decisions": {"output_format": "regression" if regression else "classification"},

@@ -88,7 +88,7 @@ class NeuroFuzzyNetwork(nn.Module):
 
     def shares(self, rows: Tensor) -> Tensor:
         """How much of the answer each rule gives, [N, R]; every row's shares sum to 1."""
-        grades = torch.log(self.curves(rows).clamp(min=LEAST_GRADE)).float()
+        grades = torch.log(self.curves(rows).clamp(min=LEAST_GRADE)).to(rows.dtype)
         nowhere = grades.new_zeros(len(self.rules), grades.shape[1])
         takes_part = nowhere.scatter(1, self.rules + self.offsets, 1.0)
         return torch.softmax(grades @ takes_part.T + self._bounded_log_weights(), dim=1)
