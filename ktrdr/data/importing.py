@@ -54,7 +54,7 @@ _HOUR_US = 3600 * SECOND_US
 class ImportReport:
     """The bars of a file; `dropped` rows by kind, `moved` rows that were out of order.
 
-    `format` is the dialect it was read as, `columns` says what each of its roles was taken from,
+    `format` is the dialect it was read as, `columns` names the columns that each value of a bar was taken from,
     `timezone` the zone that its times were read in (UTC where they carry their own offset).
     """
 
@@ -63,7 +63,7 @@ class ImportReport:
     moved: int
     notes: tuple[str, ...]
     format: str
-    columns: dict[str, str]
+    columns: dict[str, list[str]]
     timezone: str
 
 
@@ -129,7 +129,7 @@ def import_file(
         moved=moved,
         notes=examined.notes,
         format=reading.format,
-        columns={role: reading.layout.say(role) for role in reading.layout.columns},
+        columns={role: reading.layout.names(role) for role in reading.layout.columns},
         timezone=timezone,
     )
 

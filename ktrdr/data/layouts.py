@@ -50,12 +50,16 @@ class Layout:
     decimal_comma: bool = False
     price_order: str = "ohlc"
 
+    def names(self, role: str) -> list[str]:
+        """The columns of a role as the file names them, or by their place, counted from 1."""
+        header = self.head.header or ("",) * self.head.width
+        return [header[i] or f"column {i + 1}" for i in self.columns[role]]
+
     def say(self, role: str) -> str:
-        """What a role was taken from, in the words of the file."""
-        header = self.head.header
+        """The same for a message."""
+        header = self.head.header or ("",) * self.head.width
         places = self.columns[role]
-        named = [echo(header[i]) if header else f"column {i + 1}" for i in places]
-        return " and ".join(named)
+        return " and ".join(echo(header[i]) if header[i] else f"column {i + 1}" for i in places)
 
 
 def lay_out(path: Path, head: Head) -> Layout:

@@ -205,7 +205,9 @@ def _by_shape(text: pl.Series) -> Iterator[tuple[str, Rows, NDArray[np.uint8]]]:
     if whole is not None:
         shape = _common_shape(whole)
         if shape is not None:
-            yield shape, slice(None), whole
+            bare = shape.strip()
+            start = shape.find(bare)
+            yield bare, slice(None), whole[start : start + len(bare)]
             return
     text = text.str.strip_chars()
     text = text.set(text.str.len_bytes() > _LONGEST_TEXT, "")
