@@ -81,9 +81,9 @@ def plain(name: str) -> str:
 
 
 def _sample(content: Content) -> str:
-    if not content.data.strip():
-        raise refuse(content.path, "it is empty")
     sample = content.data[:_SAMPLE_BYTES]
+    if not sample.strip() and not content.data.strip():
+        raise refuse(content.path, "it is empty")
     if b"\0" in sample:
         raise refuse(content.path, "it is neither text nor Parquet", "export it as CSV in UTF-8")
     try:

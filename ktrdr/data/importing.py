@@ -54,8 +54,8 @@ _HOUR_US = 3600 * SECOND_US
 class ImportReport:
     """The bars of a file; `dropped` rows by kind, `moved` rows that were out of order.
 
-    `format` is the dialect it was read as, `columns` names the columns that each value of a bar was taken from,
-    `timezone` the zone that its times were read in (UTC where they carry their own offset).
+    `format` is the dialect it was read as, `columns` names the columns that each value of a bar was
+    taken from, `timezone` is the zone of times without an offset.
     """
 
     bars: Bars
@@ -270,8 +270,7 @@ def _check_spacing(path: Path, place: str, rows: _Rows, timeframe: str, timezone
     clock = stamps if step <= _HOUR_US else wall_clock_us(stamps, timezone)
     times = clock.to_numpy()
     gaps, phases = np.diff(times), times % step
-    usual = np.bincount(np.searchsorted(np.unique(phases), phases)).argmax()
-    off_grid = (phases != np.unique(phases)[usual]) | (phases % min(step, _QUARTER_HOUR_US) != 0)
+    off_grid = (phases != _most_common(phases)) | (phases % min(step, _QUARTER_HOUR_US) != 0)
     if len(gaps) and gaps.min() < step:
         near = rows.lines[1:][gaps < step][:_SHOWN_LINES].tolist()
         problem = (
@@ -284,14 +283,23 @@ def _check_spacing(path: Path, place: str, rows: _Rows, timeframe: str, timezone
         problem = f"no two rows are {timeframe} apart"
     else:
         return
-    raise refuse(path, f"{problem}; {_say_spacing(gaps)}", "import it with the right --timeframe")
+    advice = "import it with the right --timeframe"
+    if step > _HOUR_US:
+        advice += ", or say with --timezone on whose clock its days begin"
+    raise refuse(path, f"{problem}; {_say_spacing(gaps)}", advice)
+
+
+def _most_common(numbers: IntArray) -> int:
+    if (numbers == numbers[0]).all():
+        return int(numbers[0])
+    values, counts = np.unique(numbers, return_counts=True)
+    return int(values[counts.argmax()])
 
 
 def _say_spacing(gaps: IntArray) -> str:
     if len(gaps) == 0:
         return "it has one row"
-    sizes, counts = np.unique(gaps, return_counts=True)
-    return f"the usual spacing is {_say_span(int(sizes[counts.argmax()]))}"
+    return f"the usual spacing is {_say_span(_most_common(gaps))}"
 
 
 def _say_span(span_us: int) -> str:

@@ -81,6 +81,8 @@ def column_notes(layout: Layout) -> list[str]:
         if places and (header is None or [header[i] for i in places] != [role])
     ]
     notes = [f"{'no header: ' if header is None else ''}took {', '.join(taken)}"] if taken else []
+    if layout.head.preamble:
+        notes.append(f"skipped what stands above: {echo(layout.head.preamble)}")
     if len(columns["open"]) == 2:
         notes.append("prices are the middle of bid and ask")
     ignored = _ignored(layout)

@@ -67,13 +67,16 @@ def _read_quickly(data: bytes, layout: Layout) -> pl.DataFrame | None:
     """
     numbers = {i for role in NUMBER_COLUMNS for i in layout.columns[role]}
     schema = {_name(i): pl.Float64 if i in numbers else pl.String for i in range(layout.head.width)}
-    separator = layout.head.separator
-    if layout.decimal_comma and separator == ",":
+    separator, above = layout.head.separator, layout.head.first_line - 1
+    if (layout.decimal_comma and separator == ",") or _has_stray_returns(data):
         return None
+    if above > 1:
+        data, above = data[_offset_of(data, layout.head.first_line) :], 0
     try:
         frame = pl.read_csv(
-            data[_offset_of(data, layout.head.first_line) :],
+            data,
             has_header=False,
+            skip_rows=above,
             schema=schema,
             separator=separator,
             decimal_comma=layout.decimal_comma,
@@ -81,6 +84,11 @@ def _read_quickly(data: bytes, layout: Layout) -> pl.DataFrame | None:
     except pl.exceptions.PolarsError:
         return None
     return frame.select(*map(_name, _used(layout))).with_row_index("line", layout.head.first_line)
+
+
+def _has_stray_returns(data: bytes) -> bool:
+    """Whether a carriage return stands elsewhere than before a line feed: polars drops those."""
+    return b"\r" in data and data.count(b"\r") != data.count(b"\r\n")
 
 
 def _offset_of(data: bytes, line: int) -> int:
@@ -142,7 +150,7 @@ def _assemble(fields: pl.DataFrame, reading: Reading, place: str) -> RawTable:
     layout = reading.layout
     places = {i for role in NUMBER_COLUMNS for i in layout.columns[role]}
     numbers = {i: to_floats(fields[_name(i)], layout.decimal_comma) for i in places}
-    volume, idle = _choose_volume(layout, numbers)
+    volume, volume_notes = _choose_volume(layout, numbers)
     layout = replace(layout, columns={**layout.columns, "volume": volume})
     frame = pl.DataFrame(
         [
@@ -154,23 +162,21 @@ def _assemble(fields: pl.DataFrame, reading: Reading, place: str) -> RawTable:
             *(fields[name] for name in ("line", "ragged") if name in fields.columns),
         ]
     )
-    notes = column_notes(layout)
-    if idle:
-        notes.append(f"volume is not from {' or '.join(idle)}, which is 0 in every row")
-    return RawTable(frame, place, replace(reading, layout=layout), tuple(notes))
+    notes = (*column_notes(layout), *volume_notes)
+    return RawTable(frame, place, replace(reading, layout=layout), notes)
 
 
 def _choose_volume(
     layout: Layout, numbers: dict[int, pl.Series]
 ) -> tuple[tuple[int, ...], list[str]]:
-    """The first volume that is not all zero, and the names of those before it."""
-    candidates = layout.columns["volume"]
-    header = layout.head.header
-    for count, place in enumerate(candidates):
+    """The first volume that is not all zero, and what to tell about it."""
+    places, header = layout.columns["volume"], layout.head.header
+    for count, place in enumerate(places):
         if not (numbers[place] == 0).all():
-            passed = [echo(header[i]) if header else str(i + 1) for i in candidates[:count]]
-            return (place,), passed
-    return candidates[:1], []
+            idle = [echo(header[i]) if header else str(i + 1) for i in places[:count]]
+            said = f"volume is not from {' or '.join(idle)}, which is 0 in every row"
+            return (place,), [said] if idle else []
+    return places[:1], ["volume is 0 in every row"] if places else []
 
 
 def _price(layout: Layout, role: str, numbers: dict[int, pl.Series]) -> pl.Series:

@@ -331,15 +331,26 @@ def _tell_order(groups: list[_Group]) -> tuple[str | None, str | None]:
 
 
 def _to_moments(group: _Group, order: str | None) -> IntArray:
+    """Microseconds, far out for a date that there is not. Neighbours mostly share their date, so
+    each run of equal dates is looked up once."""
     month, day = group.month, group.day
     if group.mark and order == "dmy":
         month, day = day, month
-    wrong = (month < 1) | (month > 12) | (group.year < 1900) | (group.year > 2100)
-    months = np.where(wrong, 0, (group.year - 1970) * 12 + month - 1)
+    dates = (group.year * 100 + month) * 100 + day
+    starts = np.flatnonzero(np.diff(dates, prepend=-1))
+    days = _days_since_1970(group.year[starts], month[starts], day[starts])
+    moments: IntArray = np.repeat(days * DAY_US, np.diff(starts, append=len(dates)))
+    moments += group.clock
+    return moments
+
+
+def _days_since_1970(year: IntArray, month: IntArray, day: IntArray) -> IntArray:
+    wrong = (month < 1) | (month > 12) | (year < 1900) | (year > 2100)
+    months = np.where(wrong, 0, (year - 1970) * 12 + month - 1)
     starts = months.astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
     ends = (months + 1).astype("datetime64[M]").astype("datetime64[D]").astype(np.int64)
     wrong |= (day < 1) | (day > ends - starts)
-    return np.where(wrong, _LAST_US, (starts + day - 1) * DAY_US + group.clock)
+    return np.where(wrong, _LAST_US // DAY_US, starts + day - 1)
 
 
 def _read_epochs(digits: NDArray[np.uint8], match: re.Match[str]) -> IntArray:

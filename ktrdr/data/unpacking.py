@@ -87,7 +87,7 @@ def _unzip(path: Path, data: bytes) -> Content:
 
 
 def _choose_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
-    members = [m for m in archive.infolist() if not m.is_dir() and not _is_hidden(m.filename)]
+    members = [m for m in archive.infolist() if not _is_hidden(m.filename)]
     if any(member.filename == _WORKBOOK for member in members):
         raise refuse(path, "it is an Excel workbook", "save the sheet as CSV and import that")
     for ending in _TABLE_ENDINGS:
@@ -106,7 +106,8 @@ def _choose_member(path: Path, archive: zipfile.ZipFile) -> zipfile.ZipInfo:
 
 
 def _is_hidden(name: str) -> bool:
-    return name.startswith("__MACOSX/") or Path(name).name.startswith(".")
+    """Whether a member is a folder, or what an archiver adds for itself."""
+    return name.endswith("/") or name.startswith("__MACOSX/") or Path(name).name.startswith(".")
 
 
 def _read_bounded(path: Path, file: IO[bytes] | gzip.GzipFile) -> bytes:

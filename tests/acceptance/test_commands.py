@@ -43,7 +43,7 @@ SURFACE = {
     "strategies list": "",
     "strategies validate": "FILE",
     "strategies show": "FILE",
-    "data import": "FILE --symbol --timeframe --timezone --fix",
+    "data import": "FILE --symbol --timeframe --format --timezone --price-scale --fix",
     "data list": "",
     "data show": "SYMBOL TF",
     "data sample": "",
