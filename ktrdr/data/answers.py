@@ -124,8 +124,8 @@ def _time_notes(reading: Reading, times: Times, zone: str, said: Said) -> list[s
         order = "day before month" if times.order == "dmy" else "month before day"
         notes.append(f"dates are read with the {order}")
     if not times.is_local.any():
-        if said.timezone is not None or reading.format not in ("csv", "parquet"):
-            notes.append("times carry their own zone: they are epochs or have an offset")
+        if said.timezone is not None or not reading.layout.is_canonical():
+            notes.append("times carry their own zone: they are epochs (UTC) or have an offset")
     elif said.timezone is not None:
         notes.append(f"times are read in {zone}, as --timezone says")
     elif _are_dates(times, said.timeframe):

@@ -219,8 +219,8 @@ def _is_binance(layout: Layout) -> bool:
 
 def _is_bitfinex(layout: Layout) -> bool:
     place = layout.columns["timestamp"][0]
-    epochs = all(re.fullmatch("[0-9]{13}", row[place]) for row in layout.head.rows[-5:])
-    return layout.price_order == "ochl" and layout.head.kind != "parquet" and epochs
+    epochs = [re.fullmatch("[0-9]{13}", row[place]) for row in layout.head.rows[-5:]]
+    return layout.price_order == "ochl" and len(epochs) > 0 and all(epochs)
 
 
 def _is_backtesting(layout: Layout) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,6 +55,10 @@ class Layout:
         """The columns of a role as the file names them, or by their place, counted from 1."""
         header = self.head.header or ("",) * self.head.width
         return [header[i] or f"column {i + 1}" for i in self.columns[role]]
+
+    def is_canonical(self) -> bool:
+        """Whether the file calls everything what it is called here."""
+        return all(self.names(role) == [role] for role in self.columns)
 
     def say(self, role: str) -> str:
         """The same for a message."""
@@ -179,14 +184,14 @@ def _by_place(path: Path, head: Head) -> tuple[Columns, str]:
     time = _leading_time(head.rows)
     if time is None:
         raise _no_columns(path, head, list(ALIASES))
-    order = _price_order(head.rows, len(time))
+    start = time[-1] + 1
+    order = _price_order(head.rows, start)
     if order is None:
         raise refuse(
             path,
             "it has no header, and its rows do not show which column is the high and which the low",
             "the first line must name timestamp,open,high,low,close,volume",
         )
-    start = len(time)
     prices = {
         role: (start + place,) for role, place in zip(PRICE_COLUMNS, _ORDERS[order], strict=True)
     }
@@ -197,27 +202,32 @@ def _by_place(path: Path, head: Head) -> tuple[Columns, str]:
 
 
 def _leading_time(rows: tuple[Row, ...]) -> tuple[int, ...] | None:
-    def share(test: re.Pattern[str] | None, place: int) -> float:
-        fits = [is_time(r[place]) if test is None else bool(test.fullmatch(r[place])) for r in rows]
-        return sum(fits) / len(fits)
-
+    """The column of the time, or the two of date and clock: the first, or after a symbol."""
     if not rows or len(rows[0]) < 5:
         return None
-    if share(None, 0) >= 0.5 or is_since_midnight(rows):
-        joined = len(rows[0]) > 5 and share(_CLOCK, 1) >= 0.5 and not _is_price(rows)
-        return (0, 1) if joined else (0,)
-    return None
+    start = 1 if _is_symbol(rows) and len(rows[0]) > 5 else 0
+    if _share(is_time, rows, start) < 0.5 and not is_since_midnight(rows):
+        return None
+    clocks = _share(lambda text: _CLOCK.fullmatch(text) is not None, rows, start + 1)
+    if clocks < 0.5 or len(rows[0]) < start + 6 or _price_order(rows, start + 1) is not None:
+        return (start,)
+    return start, start + 1
 
 
-def _is_price(rows: tuple[Row, ...]) -> bool:
-    """Whether the second column, of four or six digits, is one of four prices."""
-    return ":" not in rows[-1][1] and _price_order(rows, 1) is not None
+def _is_symbol(rows: tuple[Row, ...]) -> bool:
+    """Whether the first column repeats one word."""
+    same = all(row[0] == rows[0][0] for row in rows)
+    return same and re.search("[A-Za-z]", rows[0][0]) is not None
+
+
+def _share(test: Callable[[str], bool], rows: tuple[Row, ...], place: int) -> float:
+    return sum(test(row[place]) for row in rows) / len(rows)
 
 
 def is_since_midnight(rows: tuple[Row, ...]) -> bool:
     """Whether the first column counts the milliseconds of one day, as QuantConnect's files do."""
-    texts = [row[0] for row in rows]
-    if not all(re.fullmatch("[0-9]{1,8}", text) for text in texts):
+    texts = [row[0] for row in rows if row]
+    if not texts or not all(re.fullmatch("[0-9]{1,8}", text) for text in texts):
         return False
     dates = all(len(text) == 8 and text[:2] in ("19", "20") for text in texts)
     return not dates and all(int(text) < _DAY_MS for text in texts)

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import csv
 import io
+import itertools
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 
-from ktrdr.data.bars import PRICE_COLUMNS, echo
+from ktrdr.data.bars import PRICE_COLUMNS, IntArray, echo
 from ktrdr.data.binary import is_binary, is_json, read_binary, read_json
 from ktrdr.data.dialects import AUTO, Reading, recognise
 from ktrdr.data.heads import read_head
@@ -56,8 +58,10 @@ def readings(path: Path, wanted: str = AUTO) -> Iterator[RawTable]:
     quick = _read_quickly(content.data, reading.layout)
     if quick is not None:
         yield _assemble(quick, reading, "line")
-        del quick
-    yield _assemble(_read_exactly(content, reading.layout), reading, "line")
+    exact = _read_by_lines(content.data, reading.layout)
+    if exact is None:
+        exact = _read_by_rows(content, reading.layout)
+    yield _assemble(exact, reading, "line")
 
 
 def _read_quickly(data: bytes, layout: Layout) -> pl.DataFrame | None:
@@ -70,8 +74,9 @@ def _read_quickly(data: bytes, layout: Layout) -> pl.DataFrame | None:
     separator, above = layout.head.separator, layout.head.first_line - 1
     if (layout.decimal_comma and separator == ",") or _has_stray_returns(data):
         return None
-    if above > 1:
-        data, above = data[_offset_of(data, layout.head.first_line) :], 0
+    start = _offset_of(data, layout.head.first_line)
+    if above > 1 or b'"' in data[:start]:
+        data, above = data[start:], 0
     try:
         frame = pl.read_csv(
             data,
@@ -101,40 +106,82 @@ def _offset_of(data: bytes, line: int) -> int:
     return offset
 
 
-def _read_exactly(content: Content, layout: Layout) -> pl.DataFrame:
-    """Row by row, as text, each with the number of the line it ends on."""
+def _read_by_lines(data: bytes, layout: Layout) -> pl.DataFrame | None:
+    """As text, each row with the number of its line and whether it has the right number of fields;
+    None where rows are not lines, since fields are quoted."""
+    if b'"' in data or _has_stray_returns(data):
+        return None
+    first, width = layout.head.first_line, layout.head.width
+    data = data[_offset_of(data, first) :]
+    lengths, fields = _measure_lines(data, layout.head.separator)
+    try:
+        frame = pl.read_csv(
+            data,
+            has_header=False,
+            schema={_name(i): pl.String for i in range(width)},
+            separator=layout.head.separator,
+            quote_char=None,
+            truncate_ragged_lines=True,
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    rows = np.flatnonzero(lengths)
+    if len(rows) != len(frame):
+        return None
+    used = _used(layout)
+    return frame.select(*map(_name, used)).with_columns(
+        pl.Series("line", rows + first, pl.UInt32),
+        pl.Series("ragged", (fields[rows] > width) | (fields[rows] <= used[-1])),
+    )
+
+
+def _measure_lines(data: bytes, separator: str) -> tuple[IntArray, IntArray]:
+    """The length of each line without its end, and the number of its fields."""
+    letters = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(letters == ord("\n"))
+    if not data.endswith(b"\n"):
+        ends = np.append(ends, len(data))
+    lengths = np.diff(ends, prepend=-1) - 1
+    returned = (lengths > 0) & (letters[ends - 1] == ord("\r"))
+    before = np.searchsorted(np.flatnonzero(letters == ord(separator)), ends)
+    return lengths - returned, np.diff(before, prepend=0) + 1
+
+
+def _read_by_rows(content: Content, layout: Layout) -> pl.DataFrame:
+    """The same by the csv module, each row with the number of the line it ends on."""
     text = io.TextIOWrapper(
         io.BytesIO(content.data), encoding="utf-8", errors="replace", newline=""
     )
     rows = csv.reader(text, delimiter=layout.head.separator)
-    used, width = _used(layout), layout.head.width
-    chunks: list[pl.DataFrame] = []
-    taken: list[tuple[int, bool, list[str | None]]] = []
+    first = layout.head.first_line
+    numbered = ((rows.line_num, row) for row in rows if row and rows.line_num >= first)
+    chunks = [_to_frame([], layout)]
     try:
-        for row in rows:
-            if row and rows.line_num >= layout.head.first_line:
-                ragged = len(row) > width or len(row) <= used[-1]
-                taken.append((rows.line_num, ragged, _pick(row, used)))
-            if len(taken) == _CHUNK_ROWS:
-                chunks.append(_to_frame(taken, used))
-                taken = []
+        while chunk := list(itertools.islice(numbered, _CHUNK_ROWS)):
+            chunks.append(_to_frame(chunk, layout))
     except csv.Error as error:
         raise refuse(content.path, f"line {rows.line_num} is not CSV ({error})") from error
-    return pl.concat([*chunks, _to_frame(taken, used)])
+    return pl.concat(chunks)
 
 
-def _pick(row: list[str], used: list[int]) -> list[str | None]:
-    return [row[i] if i < len(row) else None for i in used]
-
-
-def _to_frame(rows: list[tuple[int, bool, list[str | None]]], used: list[int]) -> pl.DataFrame:
-    fields = pl.DataFrame(
-        [row[2] for row in rows], schema=dict.fromkeys(map(_name, used), pl.String), orient="row"
+def _to_frame(numbered: list[tuple[int, list[str]]], layout: Layout) -> pl.DataFrame:
+    """Rows as columns; one with too few fields has nulls, one with too many loses the rest."""
+    used, width = _used(layout), layout.head.width
+    lines = [line for line, _ in numbered]
+    ragged = [len(row) > width or len(row) <= used[-1] for _, row in numbered]
+    whole = [row if len(row) == width else _pad(row, width) for _, row in numbered]
+    columns = list(zip(*whole, strict=True)) or [()] * width
+    return pl.DataFrame(
+        [
+            *(pl.Series(_name(i), columns[i], pl.String) for i in used),
+            pl.Series("line", lines, pl.UInt32),
+            pl.Series("ragged", ragged, pl.Boolean),
+        ]
     )
-    return fields.with_columns(
-        pl.Series("line", [row[0] for row in rows], pl.UInt32),
-        pl.Series("ragged", [row[1] for row in rows], pl.Boolean),
-    )
+
+
+def _pad(row: list[str], width: int) -> list[str | None]:
+    return [*row[:width], *[None] * (width - len(row))]
 
 
 def _used(layout: Layout) -> list[int]:
