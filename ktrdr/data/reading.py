@@ -240,7 +240,7 @@ def _join_times(fields: pl.DataFrame, reading: Reading) -> pl.Series:
     if not second:
         return first
     date, clock = (part.cast(pl.String).str.strip_chars() for part in (first, second[0]))
-    return date + " " + clock
+    return date + " " + clock.set(clock == "", None)  # a missing clock is no midnight
 
 
 def to_floats(column: pl.Series, decimal_comma: bool = False) -> pl.Series:

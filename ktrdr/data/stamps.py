@@ -1,14 +1,12 @@
 """Times as people write them, turned into microseconds UTC without guessing.
 
-A column is read shape by shape. The shape of a text is the text with every digit replaced by 0:
-texts of one shape have year, month, ... at the same places, so they are read together, as a matrix
-of bytes. A column of one shape, the usual case, is a single matrix.
+A column is read shape by shape (`shapes`): texts of one shape have year, month, ... at the same
+places, so they are read together.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,17 +15,15 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ktrdr.data.bars import SECOND_US, IntArray, echo
+from ktrdr.data.shapes import Rows, by_shape, shape_of
 from ktrdr.errors import Usage
 
 Mask = NDArray[np.bool_]
-Rows = IntArray | slice
 
 DAY_US = 86_400 * SECOND_US
 _OLDEST_EPOCH_S = 100_000_000  # 1973; smaller whole numbers are counters, not times
 _FIRST_US = -2_208_988_800_000_000  # 1900-01-01
 _LAST_US = 4_102_444_800_000_000  # 2100-01-01
-_MOST_SHAPES = 2000
-_LONGEST_TEXT = 64
 
 _EPOCH = re.compile(r"(?P<whole>0{9,13}|0{15,19})(?:\.(?P<zeros>0*))?")
 _DATES = (
@@ -140,7 +136,7 @@ def read_times(column: pl.Series, order: str | None = None) -> Times:
 
 def is_time(text: str) -> bool:
     """Whether the text has the shape of a date, of a date and time, or of an epoch."""
-    shape = re.sub("[0-9]", "0", text.strip())
+    shape = shape_of(text)
     return _EPOCH.fullmatch(shape) is not None or _match(shape) is not None
 
 
@@ -181,7 +177,7 @@ def _read_text(text: pl.Series, order: str | None) -> Times:
     moments = np.full(len(text), _LAST_US)
     kinds = np.zeros(len(text), np.uint8)
     groups: list[_Group] = []
-    for shape, rows, digits in _by_shape(text.fill_null("")):
+    for shape, rows, digits in by_shape(text.fill_null("")):
         epoch = _EPOCH.fullmatch(shape)
         if epoch is not None:
             moments[rows], kinds[rows] = _read_epochs(digits, epoch), _UTC
@@ -197,59 +193,6 @@ def _read_text(text: pl.Series, order: str | None) -> Times:
         order=(order or told) if swappable else None,
         undecided=None if order else undecided,
     )
-
-
-def _by_shape(text: pl.Series) -> Iterator[tuple[str, Rows, NDArray[np.uint8]]]:
-    """Each shape with its rows and their bytes, as a matrix [length of the text, rows]."""
-    whole = _bytes(text)
-    if whole is not None:
-        shape = _common_shape(whole)
-        if shape is not None:
-            bare = shape.strip()
-            start = shape.find(bare)
-            yield bare, slice(None), whole[start : start + len(bare)]
-            return
-    text = text.str.strip_chars()
-    text = text.set(text.str.len_bytes() > _LONGEST_TEXT, "")
-    shapes = text.str.replace_all("[0-9]", "0")
-    frame = pl.DataFrame({"shape": shapes}).with_row_index("row")
-    found = frame.group_by("shape", maintain_order=True).agg("row", pl.len().alias("count"))
-    for shape, row_list, _ in found.sort("count", descending=True).head(_MOST_SHAPES).rows():
-        rows = np.asarray(row_list, np.int64)
-        digits = _bytes(text.gather(rows)) if shape.isascii() else None
-        if digits is not None:
-            yield shape, rows, digits
-
-
-def _bytes(text: pl.Series) -> NDArray[np.uint8] | None:
-    """The texts' bytes with a row per place, or None where they are not equally long."""
-    array = text.rechunk().to_arrow(compat_level=pl.CompatLevel.oldest())
-    count = len(array)
-    if count == 0:
-        return None
-    _, offset_buffer, data = array.buffers()
-    offsets = np.frombuffer(offset_buffer, np.int64, count + 1, array.offset * 8)
-    length = int(offsets[1] - offsets[0])
-    if data is None or not 0 < length <= _LONGEST_TEXT or (np.diff(offsets) != length).any():
-        return None
-    flat = np.frombuffer(data, np.uint8, count * length, int(offsets[0]))
-    return np.ascontiguousarray(flat.reshape(count, length).T)
-
-
-def _common_shape(places: NDArray[np.uint8]) -> str | None:
-    """The shape of all these texts, or None where they have several."""
-    letters = []
-    for place in places:
-        first = chr(place[0])
-        if first.isdigit() and first.isascii():
-            if ((place - np.uint8(48)) > 9).any():
-                return None
-            letters.append("0")
-        elif (place != place[0]).any():
-            return None
-        else:
-            letters.append(first)
-    return "".join(letters)
 
 
 def _match(shape: str) -> re.Match[str] | None:

@@ -6,6 +6,7 @@ import datetime as dt
 import gzip
 import io
 import json
+import re
 import zipfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -16,6 +17,7 @@ import pyarrow as pa
 import pytest
 from pyarrow import feather
 
+from ktrdr.cli.main import run
 from ktrdr.data.answers import Choices
 from ktrdr.data.bars import Bars, columns, fingerprint, format_us
 from ktrdr.data.importing import ImportReport, import_file
@@ -265,6 +267,27 @@ def test_a_zone_that_a_vendor_leaves_open_is_asked_for(tmp_path: Path, case: str
 def test_local_time_without_an_offset_is_asked_for(tmp_path: Path) -> None:
     text = text_of(plain("%d.%m.%Y %H:%M:%S.000"), f"Local time,{OHLCV}")
     assert flags_asked(save(tmp_path, text)) == ["--timezone"]
+
+
+def test_bad_rows_have_the_same_lines_with_and_without_quoted_fields(tmp_path: Path) -> None:
+    lines = EXPORTS["metatrader5"][1].splitlines()
+    lines[20] = lines[20].replace("\t", "", 1)
+    lines[30] += "\t1\t2"
+    lines[40] = lines[40].split("\t")[0]
+    lines[45] = "\t\t" + lines[45].split("\t", 2)[2]
+    lines[50] = re.sub("\t[0-9:]{8}\t", "\t\t", lines[50])
+    lines[10:10] = ["", ""]
+    quoted = [*lines[:5], lines[5].replace("2020", '"2020').replace("\t", '"\t', 1), *lines[6:]]
+    found = []
+    for text in ("\n".join(lines), "\r\n".join(lines), "\n".join(quoted)):
+        with pytest.raises(InvalidData) as refusal:
+            import_file(save(tmp_path, text), "SAMPLE", "1h", timezone="UTC")
+        found.append(refusal.value.details["problems"])
+    assert found[0] == found[1] == found[2]
+    assert {kind: problem["lines"] for kind, problem in found[0].items()} == {
+        "ragged": [33, 43],
+        "unparsable_time": [23, 48, 53],
+    }
 
 
 def test_a_zone_in_a_columns_name_is_used_and_a_users_is_believed(tmp_path: Path) -> None:
@@ -630,3 +653,19 @@ def test_real_exports_are_imported_whole(name: str) -> None:
 def test_real_exports_that_leave_something_open_ask_for_it(name: str, flag: str) -> None:
     with pytest.raises((Usage, InvalidData), match=flag):
         import_real(name, {})
+
+
+def test_the_command_answers_what_it_took_and_asks_with_status_2(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("KTRDR_HOME", str(tmp_path / "home"))
+    path = save(tmp_path, EXPORTS["metatrader5"][1])
+    words = ["data", "import", str(path), "--symbol", "SAMPLE", "--timeframe", "1h", "--json"]
+    assert run(words) == 2
+    error = json.loads(capsys.readouterr().out)["error"]
+    assert (error["code"], error["details"]["flags"]) == ("USAGE", ["--timezone"])
+    assert run([*words, "--timezone", "UTC", "--format", "metatrader5"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert (answer["format"], answer["rows"], answer["timezone"]) == ("metatrader5", 60, "UTC")
+    assert answer["columns"]["timestamp"] == ["<DATE>", "<TIME>"]
+    assert any("'<TICKVOL>'" in note for note in answer["notes"])
