@@ -28,10 +28,21 @@ def add_to(app: typer.Typer) -> None:
 
 def import_bars(
     call: Call,
-    file: Annotated[str, typer.Argument(metavar="FILE", help="CSV, CSV.gz or Parquet.")],
+    file: Annotated[
+        str,
+        typer.Argument(metavar="FILE", help="CSV or JSON (also .gz, .zip), Parquet or Feather."),
+    ],
     symbol: Annotated[str, typer.Option(help="Symbol, such as EURUSD.")],
     timeframe: Annotated[str, typer.Option(help="Timeframe, such as 5m, 1h or 1d.")],
-    timezone: Annotated[str, typer.Option(help="Time zone of times without an offset.")] = "UTC",
+    format_name: Annotated[
+        str, typer.Option("--format", help="Whose export it is; auto recognises it.")
+    ] = "auto",
+    timezone: Annotated[
+        str | None, typer.Option(help="Time zone of times without an offset.")
+    ] = None,
+    price_scale: Annotated[
+        float | None, typer.Option(help="What one unit of its prices is worth, such as 0.00001.")
+    ] = None,
     fix: Annotated[
         bool, typer.Option("--fix", help="Drop unusable rows and sort, instead of refusing.")
     ] = False,
@@ -39,11 +50,20 @@ def import_bars(
     """Import a file of bars; what was stored of this symbol and timeframe is replaced."""
     from ktrdr.data.importing import import_file
 
-    report = import_file(Path(file), symbol, timeframe, timezone=timezone, fix=fix)
+    report = import_file(
+        *(Path(file), symbol, timeframe),
+        format=format_name,
+        timezone=timezone,
+        price_scale=price_scale,
+        fix=fix,
+    )
     with call.client() as client:
         old, new = client.bars.write(report.bars, imported_from=str(Path(file).absolute()))
     answer = {
         **_imported(report.bars, old, new),
+        "format": report.format,
+        "timezone": report.timezone,
+        "columns": report.columns,
         "dropped": report.dropped,
         "moved": report.moved,
         "notes": list(report.notes),
@@ -110,7 +130,8 @@ def _say_imported(answer: dict[str, Any]) -> str:
     said += "".join(f"; dropped {n:,} {kind.replace('_', ' ')}" for kind, n in dropped.items())
     if answer.get("moved"):
         said += f"; sorted {answer['moved']:,}"
-    return "\n".join(map(render.one_line, [said, *answer.get("notes", ())]))
+    taken = [f"read as {answer['format']}"] if "format" in answer else []
+    return "\n".join(map(render.one_line, [said, *taken, *answer.get("notes", ())]))
 
 
 def _summary(summary: BarsSummary) -> dict[str, Any]:

@@ -9,22 +9,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Unpack
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
+from ktrdr.data.answers import Choices, Said, check_said, settle
 from ktrdr.data.bars import (
+    PRICE_COLUMNS,
     SECOND_US,
     Bars,
     FloatArray,
     IntArray,
-    check_symbol,
-    check_timeframe,
     timeframe_us,
 )
-from ktrdr.data.reading import NUMBER_COLUMNS, RawTable, readings, refuse
-from ktrdr.data.stamps import check_timezone, parse_stamps, wall_clock_us
+from ktrdr.data.reading import NUMBER_COLUMNS, RawTable, readings
+from ktrdr.data.stamps import Stamps, place_times, read_times, wall_clock_us
+from ktrdr.data.unpacking import refuse
 from ktrdr.errors import InvalidData
 
 Mask = NDArray[np.bool_]
@@ -50,12 +52,19 @@ _HOUR_US = 3600 * SECOND_US
 
 @dataclass(frozen=True)
 class ImportReport:
-    """The bars of a file; `dropped` rows by kind, `moved` rows that were out of order."""
+    """The bars of a file; `dropped` rows by kind, `moved` rows that were out of order.
+
+    `format` is the dialect it was read as, `columns` names the columns that each value of a bar was
+    taken from, `timezone` is the zone of times without an offset.
+    """
 
     bars: Bars
     dropped: dict[str, int]
     moved: int
     notes: tuple[str, ...]
+    format: str
+    columns: dict[str, list[str]]
+    timezone: str
 
 
 @dataclass(frozen=True)
@@ -68,85 +77,111 @@ class _Rows:
     troubles: dict[str, Mask]
 
     def without(self, bad: Mask) -> _Rows:
+        """The other rows, in the order of time."""
+        if not bad.any() and (np.diff(self.stamps) > 0).all():
+            return _Rows(self.lines, self.stamps, self.numbers, {})
         keep = np.flatnonzero(~bad)
         keep = keep[np.argsort(self.stamps[keep], kind="stable")]
         numbers = tuple(column[keep] for column in self.numbers)
         return _Rows(self.lines[keep], self.stamps[keep], numbers, {})
 
 
-def import_file(
-    path: Path, symbol: str, timeframe: str, timezone: str = "UTC", fix: bool = False
-) -> ImportReport:
-    """Read and check a CSV (also .gz) or Parquet file of OHLCV bars.
+@dataclass(frozen=True)
+class _Examined:
+    """One reading of a file: its rows, and what they were taken for."""
 
-    Args:
-        timezone: the IANA zone of times that carry no offset.
-        fix: drop unusable rows (of a repeated time all but the first) and sort, instead of
-            refusing. A file of which more than half would be dropped is refused nevertheless, and
-            so is one whose rows do not have the timeframe's spacing.
+    raw: RawTable
+    rows: _Rows
+    timezone: str
+    notes: tuple[str, ...]
+
+
+def import_file(
+    path: Path, symbol: str, timeframe: str, **choices: Unpack[Choices]
+) -> ImportReport:
+    """Read and check a file of OHLCV bars: CSV, JSON (also .gz or in a .zip), Parquet, Feather.
+
+    With `fix` unusable rows are dropped (of a repeated time all but the first) and the rest
+    is sorted. A file of which more than half would be dropped is refused nevertheless, and so is
+    one whose rows do not have the timeframe's spacing.
 
     Raises:
-        Usage: no such file, symbol, timeframe or time zone.
+        Usage: no such file, symbol, timeframe, time zone or format; or the file leaves something
+            open that only the user knows (`details["flags"]`).
         InvalidData: unusable rows (`details["problems"]`: kind -> count and first lines), not
-            OHLCV, or another timeframe.
+            OHLC, or another timeframe.
     """
-    check_symbol(symbol)
-    check_timeframe(timeframe)
-    check_timezone(timezone)
-    raw, rows = _read(path, timezone)
-    if rows.troubles and not fix:
-        raise _unusable(path, raw.place, rows)
+    said = check_said(Said(symbol, timeframe, **choices))
+    examined = _read(path, said)
+    place, rows, timezone = examined.raw.place, examined.rows, examined.timezone
+    if rows.troubles and not said.fix:
+        raise _unusable(path, place, rows)
     dropped = {kind: int(m.sum()) for kind, m in rows.troubles.items() if kind != "unsorted"}
     moved = int(rows.troubles.get("unsorted", np.zeros(1, bool)).sum())
     kept = rows.without(_any(rows, [kind for kind in rows.troubles if kind != "unsorted"]))
     if len(kept.stamps) * 2 < len(rows.stamps):
-        raise _unusable(path, raw.place, rows)
-    _check_spacing(path, raw.place, kept, timeframe, timezone)
-    bars = Bars(symbol, timeframe, kept.stamps, *kept.numbers)
-    return ImportReport(bars, dropped, moved, raw.notes)
+        raise _unusable(path, place, rows)
+    _check_spacing(path, place, kept, timeframe, timezone)
+    reading = examined.raw.reading
+    return ImportReport(
+        bars=Bars(symbol, timeframe, kept.stamps, *kept.numbers),
+        dropped=dropped,
+        moved=moved,
+        notes=examined.notes,
+        format=reading.format,
+        columns={role: reading.layout.names(role) for role in reading.layout.columns},
+        timezone=timezone,
+    )
 
 
-def _read(path: Path, timezone: str) -> tuple[RawTable, _Rows]:
+def _read(path: Path, said: Said) -> _Examined:
     """The first reading without trouble, or the exact one with its troubles."""
     result = None
-    for raw in readings(path):
+    for raw in readings(path, said.format):
         if raw.frame.is_empty():
             raise refuse(path, "it has no rows")
-        result = raw, _examine(raw, timezone)
-        if not result[1].troubles:
+        result = _examine(path, raw, said)
+        if not result.rows.troubles:
             return result
     assert result is not None  # there is always an exact reading
     return result
 
 
-def _examine(raw: RawTable, timezone: str) -> _Rows:
-    stamps = parse_stamps(raw.frame["timestamp"], timezone)
-    numbers = [_to_floats(raw.frame[name]) for name in NUMBER_COLUMNS]
-    values = tuple(column.fill_null(np.nan).to_numpy() for column in numbers)
+def _examine(path: Path, raw: RawTable, said: Said) -> _Examined:
+    times = read_times(raw.frame["timestamp"], raw.reading.order)
+    prices = {name: _floats(raw.frame[name]) for name in PRICE_COLUMNS}
+    answers = settle(path, raw.reading, times, prices, said)
+    stamps = place_times(times, answers.timezone)
+    values = (*answers.prices.values(), _floats(raw.frame["volume"]))
     found: dict[str, Mask] = {
-        "ambiguous_time": stamps.ambiguous.to_numpy(),
-        "nonexistent_time": stamps.nonexistent.to_numpy(),
-        "unparsable_time": stamps.values.is_null().to_numpy(),
+        "ambiguous_time": stamps.ambiguous,
+        "nonexistent_time": stamps.nonexistent,
+        "unparsable_time": ~stamps.readable,
     }
     if "ragged" in raw.frame.columns:
         found = {"ragged": raw.frame["ragged"].to_numpy(), **found}
-    for column in numbers:
-        found["unparsable_number"] = found.get("unparsable_number", False) | (
-            column.is_null().to_numpy()
-        )
+    found["unparsable_number"] = np.zeros(len(times.moments), bool)
+    for name in NUMBER_COLUMNS:
+        found["unparsable_number"] |= raw.frame[name].is_null().to_numpy()
     found.update(_number_troubles(*values))
-    times = stamps.values.fill_null(0).to_numpy()
+    backwards = _runs_backwards(stamps)
+    troubles = dict(_each_row_once(found, -stamps.values if backwards else stamps.values))
     lines = raw.frame["line"].to_numpy().astype(np.int64)
-    troubles = dict(_each_row_once(found, times))
-    return _Rows(lines, times, values, troubles)
+    notes = (*raw.notes, *answers.notes)
+    if backwards:
+        notes = (*notes, "rows run from the newest to the oldest: turned round")
+    return _Examined(raw, _Rows(lines, stamps.values, values, troubles), answers.timezone, notes)
 
 
-def _to_floats(column: pl.Series) -> pl.Series:
-    if column.dtype == pl.String:
-        column = column.str.strip_chars()
-    if not (column.dtype.is_numeric() or column.dtype == pl.String):
-        return pl.Series(column.name, [None], dtype=pl.Float64).new_from_index(0, len(column))
-    return column.cast(pl.Float64, strict=False)
+def _floats(column: pl.Series) -> FloatArray:
+    floats: FloatArray = column.fill_null(np.nan).to_numpy()
+    return floats
+
+
+def _runs_backwards(stamps: Stamps) -> bool:
+    """Whether most rows are older than the row before, as in files that start with today."""
+    steps = np.diff(stamps.values[stamps.readable])
+    return 2 * int((steps < 0).sum()) > len(steps)
 
 
 def _number_troubles(
@@ -235,8 +270,7 @@ def _check_spacing(path: Path, place: str, rows: _Rows, timeframe: str, timezone
     clock = stamps if step <= _HOUR_US else wall_clock_us(stamps, timezone)
     times = clock.to_numpy()
     gaps, phases = np.diff(times), times % step
-    usual = np.bincount(np.searchsorted(np.unique(phases), phases)).argmax()
-    off_grid = (phases != np.unique(phases)[usual]) | (phases % min(step, _QUARTER_HOUR_US) != 0)
+    off_grid = (phases != _most_common(phases)) | (phases % min(step, _QUARTER_HOUR_US) != 0)
     if len(gaps) and gaps.min() < step:
         near = rows.lines[1:][gaps < step][:_SHOWN_LINES].tolist()
         problem = (
@@ -249,14 +283,23 @@ def _check_spacing(path: Path, place: str, rows: _Rows, timeframe: str, timezone
         problem = f"no two rows are {timeframe} apart"
     else:
         return
-    raise refuse(path, f"{problem}; {_say_spacing(gaps)}", "import it with the right --timeframe")
+    advice = "import it with the right --timeframe"
+    if step > _HOUR_US:
+        advice += ", or say with --timezone on whose clock its days begin"
+    raise refuse(path, f"{problem}; {_say_spacing(gaps)}", advice)
+
+
+def _most_common(numbers: IntArray) -> int:
+    if (numbers == numbers[0]).all():
+        return int(numbers[0])
+    values, counts = np.unique(numbers, return_counts=True)
+    return int(values[counts.argmax()])
 
 
 def _say_spacing(gaps: IntArray) -> str:
     if len(gaps) == 0:
         return "it has one row"
-    sizes, counts = np.unique(gaps, return_counts=True)
-    return f"the usual spacing is {_say_span(int(sizes[counts.argmax()]))}"
+    return f"the usual spacing is {_say_span(_most_common(gaps))}"
 
 
 def _say_span(span_us: int) -> str:

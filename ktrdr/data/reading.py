@@ -7,217 +7,258 @@ line by line, to say where: `readings` yields the quick reading first and the ex
 from __future__ import annotations
 
 import csv
-import gzip
 import io
-import zlib
+import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import polars as pl
-import pyarrow as pa
-import pyarrow.parquet as pq
 
-from ktrdr.data.bars import PRICE_COLUMNS, echo
-from ktrdr.errors import InvalidData, Usage
+from ktrdr.data.bars import PRICE_COLUMNS, IntArray, echo
+from ktrdr.data.binary import is_binary, is_json, read_binary, read_json
+from ktrdr.data.dialects import AUTO, Reading, recognise
+from ktrdr.data.heads import read_head
+from ktrdr.data.layouts import Layout, column_notes, lay_out
+from ktrdr.data.stamps import DAY_US
+from ktrdr.data.unpacking import Content, refuse, unpack
 
-MAX_BYTES = 2 << 30
 NUMBER_COLUMNS = (*PRICE_COLUMNS, "volume")
 
-# Names seen in the wild, best first; compared in lower case, blanks and hyphens as underscores.
-ALIASES: dict[str, tuple[str, ...]] = {
-    "timestamp": (
-        *("timestamp", "datetime", "date_time", "open_time", "opentime", "time", "date", "ts"),
-        *("bar_time", "start_time", "open_timestamp", "unix", "epoch", "t"),
-    ),
-    "open": ("open", "open_price", "o"),
-    "high": ("high", "high_price", "max", "h"),
-    "low": ("low", "low_price", "min", "l"),
-    "close": ("close", "close_price", "c"),
-    "volume": ("volume", "vol", "base_volume", "tick_volume", "tickvolume", "tickvol", "v"),
-}
-
 _CHUNK_ROWS = 200_000
-_SAMPLE_BYTES = 1 << 16
+_THOUSANDS = r"^[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?$"
+_DECIMAL_COMMA = r"^[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?$"
 
 
 @dataclass(frozen=True)
 class RawTable:
-    """Columns `timestamp`, the five numbers (text or numbers), `line` and, where a CSV row has the
-    wrong number of fields, `ragged`. `place` is what a line number counts."""
+    """Columns `timestamp` (as in the file), the five numbers (null where they are none), `line`
+    and, where rows may have a wrong number of fields, `ragged`. `place` is what a line number
+    counts."""
 
     frame: pl.DataFrame
     place: str
+    reading: Reading
     notes: tuple[str, ...]
 
 
-def readings(path: Path) -> Iterator[RawTable]:
+def readings(path: Path, wanted: str = AUTO) -> Iterator[RawTable]:
     """The file's rows, quickly read if that is possible, then exactly; they agree on clean files.
 
-    Raises Usage where there is no such file, InvalidData where it is no table of OHLCV.
+    Raises Usage where there is no such file, InvalidData where it is no table of OHLC.
     """
-    data = _read_bytes(path)
-    if data[:4] == b"PAR1":
-        yield _read_parquet(path, data)
+    content = unpack(path)
+    if is_binary(content) or is_json(content):
+        table = read_json(content) if is_json(content) else read_binary(content)
+        reading = recognise(path, lay_out(path, table.head), wanted)
+        yield _assemble(table.take(reading.layout), reading, "row")
         return
-    if data[:2] == b"\x1f\x8b":
-        data = _unzip(path, data)
-    header = _read_header(path, data)
-    chosen, notes = _choose_columns(path, header)
-    quick = _read_quickly(data, header, chosen)
+    reading = recognise(path, lay_out(path, read_head(content)), wanted)
+    quick = _read_quickly(content.data, reading.layout)
     if quick is not None:
-        yield RawTable(quick, "line", notes)
-    yield RawTable(_read_exactly(path, data, header, chosen), "line", notes)
+        yield _assemble(quick, reading, "line")
+    exact = _read_by_lines(content.data, reading.layout)
+    if exact is None:
+        exact = _read_by_rows(content, reading.layout)
+    yield _assemble(exact, reading, "line")
 
 
-def refuse(path: Path, problem: str, advice: str = "nothing was imported") -> InvalidData:
-    """The error of a file that cannot be imported at all."""
-    return InvalidData(f"{path.name}: {problem}; {advice}", path=str(path))
-
-
-def _read_bytes(path: Path) -> bytes:
-    try:
-        if not path.exists():
-            raise Usage(f"no such file: {echo(str(path))}; check the path", path=str(path))
-        if not path.is_file():
-            raise Usage(f"{echo(str(path))} is not a regular file; name a CSV or Parquet file")
-        if path.stat().st_size > MAX_BYTES:
-            raise refuse(path, "it is larger than 2 GiB", "split it, or import a coarser timeframe")
-        return path.read_bytes()
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise Usage(f"cannot read {echo(str(path))}: {reason}; check the path") from error
-
-
-def _unzip(path: Path, data: bytes) -> bytes:
-    try:
-        with gzip.GzipFile(fileobj=io.BytesIO(data)) as file:
-            text = file.read(MAX_BYTES + 1)
-    except (OSError, EOFError, zlib.error) as error:
-        raise refuse(path, f"its gzip data is damaged ({error})", "download it again") from error
-    if len(text) > MAX_BYTES:
-        raise refuse(path, "it is larger than 2 GiB when unpacked", "split it")
-    return text
-
-
-def _read_header(path: Path, data: bytes) -> list[str]:
-    if not data.strip():
-        raise refuse(path, "it is empty")
-    if b"\0" in data[:_SAMPLE_BYTES]:
-        raise refuse(path, "it is neither text nor Parquet", "export it as CSV in UTF-8")
-    try:
-        line = data.removeprefix(b"\xef\xbb\xbf").split(b"\n", 1)[0].decode("utf-8")
-        return next(csv.reader([line.rstrip("\r")]), [])
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise refuse(
-            path, "its first line is not UTF-8 CSV", "export it as CSV in UTF-8"
-        ) from error
-
-
-def _choose_columns(path: Path, header: list[str]) -> tuple[dict[str, int], tuple[str, ...]]:
-    """Which column holds what, and what to tell the user about it."""
-    names = [_plain(name) for name in header]
-    chosen = {
-        role: names.index(found)
-        for role, aliases in ALIASES.items()
-        if (found := next((a for a in aliases if a in names), None)) is not None
-    }
-    missing = [role for role in ALIASES if role not in chosen]
-    if missing:
-        shown = ", ".join(echo(name) for name in header[:12])
-        raise refuse(
-            path,
-            f"no column for {', '.join(missing)}: its first line reads {shown}",
-            "the first line must name timestamp,open,high,low,close,volume",
-        )
-    if names[chosen["timestamp"]] == "time" and "date" in names:
-        raise refuse(path, "date and time stand in two columns", "join them in one named timestamp")
-    twice = sorted({header[i] for i in chosen.values() if names.count(names[i]) > 1})
-    if twice:
-        raise refuse(path, f"two columns are named {', '.join(map(echo, twice))}", "rename one")
-    return chosen, _notes(header, chosen)
-
-
-def _plain(name: str) -> str:
-    return name.strip().strip("<>").lower().replace(" ", "_").replace("-", "_")
-
-
-def _notes(header: list[str], chosen: dict[str, int]) -> tuple[str, ...]:
-    renamed = [f"{role} from {echo(header[i])}" for role, i in chosen.items() if header[i] != role]
-    ignored = [echo(name) for i, name in enumerate(header) if i not in chosen.values()]
-    notes = [f"took {', '.join(renamed)}"] if renamed else []
-    return (*notes, f"ignored columns {', '.join(ignored[:12])}") if ignored else tuple(notes)
-
-
-def _read_quickly(data: bytes, header: list[str], chosen: dict[str, int]) -> pl.DataFrame | None:
+def _read_quickly(data: bytes, layout: Layout) -> pl.DataFrame | None:
     """All fields of all rows in one pass, or None where that is not possible.
 
     Too many fields and text among the numbers make polars refuse; too few become nulls.
     """
-    roles = {index: role for role, index in chosen.items()}
-    schema = {
-        roles.get(i, f"unused {i}"): pl.Float64 if roles.get(i) in NUMBER_COLUMNS else pl.String
-        for i in range(len(header))
-    }
+    numbers = {i for role in NUMBER_COLUMNS for i in layout.columns[role]}
+    schema = {_name(i): pl.Float64 if i in numbers else pl.String for i in range(layout.head.width)}
+    separator, above = layout.head.separator, layout.head.first_line - 1
+    if (layout.decimal_comma and separator == ",") or _has_stray_returns(data):
+        return None
+    start = _offset_of(data, layout.head.first_line)
+    if above > 1 or b'"' in data[:start]:
+        data, above = data[start:], 0
     try:
-        frame = pl.read_csv(data, has_header=False, skip_rows=1, schema=schema)
+        frame = pl.read_csv(
+            data,
+            has_header=False,
+            skip_rows=above,
+            schema=schema,
+            separator=separator,
+            decimal_comma=layout.decimal_comma,
+        )
     except pl.exceptions.PolarsError:
         return None
-    return frame.select(*ALIASES).with_row_index("line", offset=2)
+    return frame.select(*map(_name, _used(layout))).with_row_index("line", layout.head.first_line)
 
 
-def _read_exactly(
-    path: Path, data: bytes, header: list[str], chosen: dict[str, int]
-) -> pl.DataFrame:
-    """Row by row, as text, each with the number of the line it ends on."""
-    text = io.TextIOWrapper(io.BytesIO(data), encoding="utf-8", errors="replace", newline="")
-    rows = csv.reader(text)
-    chunks: list[pl.DataFrame] = []
-    taken: list[tuple[int, bool, list[str | None]]] = []
+def _has_stray_returns(data: bytes) -> bool:
+    """Whether a carriage return stands elsewhere than before a line feed: polars drops those."""
+    return b"\r" in data and data.count(b"\r") != data.count(b"\r\n")
+
+
+def _offset_of(data: bytes, line: int) -> int:
+    offset = 0
+    for _ in range(line - 1):
+        end = data.find(b"\n", offset)
+        if end < 0:
+            return len(data)
+        offset = end + 1
+    return offset
+
+
+def _read_by_lines(data: bytes, layout: Layout) -> pl.DataFrame | None:
+    """As text, each row with the number of its line and whether it has the right number of fields;
+    None where rows are not lines, since fields are quoted."""
+    if b'"' in data or _has_stray_returns(data):
+        return None
+    first, width = layout.head.first_line, layout.head.width
+    data = data[_offset_of(data, first) :]
+    lengths, fields = _measure_lines(data, layout.head.separator)
     try:
-        next(rows)
-        for row in rows:
-            if row:
-                ragged = len(row) > len(header) or len(row) <= max(chosen.values())
-                taken.append((rows.line_num, ragged, _pick(row, chosen)))
-            if len(taken) == _CHUNK_ROWS:
-                chunks.append(_to_frame(taken))
-                taken = []
+        frame = pl.read_csv(
+            data,
+            has_header=False,
+            schema={_name(i): pl.String for i in range(width)},
+            separator=layout.head.separator,
+            quote_char=None,
+            truncate_ragged_lines=True,
+        )
+    except pl.exceptions.PolarsError:
+        return None
+    rows = np.flatnonzero(lengths)
+    if len(rows) != len(frame):
+        return None
+    used = _used(layout)
+    return frame.select(*map(_name, used)).with_columns(
+        pl.Series("line", rows + first, pl.UInt32),
+        pl.Series("ragged", (fields[rows] > width) | (fields[rows] <= used[-1])),
+    )
+
+
+def _measure_lines(data: bytes, separator: str) -> tuple[IntArray, IntArray]:
+    """The length of each line without its end, and the number of its fields."""
+    letters = np.frombuffer(data, np.uint8)
+    ends = np.flatnonzero(letters == ord("\n"))
+    if not data.endswith(b"\n"):
+        ends = np.append(ends, len(data))
+    lengths = np.diff(ends, prepend=-1) - 1
+    returned = (lengths > 0) & (letters[ends - 1] == ord("\r"))
+    before = np.searchsorted(np.flatnonzero(letters == ord(separator)), ends)
+    return lengths - returned, np.diff(before, prepend=0) + 1
+
+
+def _read_by_rows(content: Content, layout: Layout) -> pl.DataFrame:
+    """The same by the csv module, each row with the number of the line it ends on."""
+    text = io.TextIOWrapper(
+        io.BytesIO(content.data), encoding="utf-8", errors="replace", newline=""
+    )
+    rows = csv.reader(text, delimiter=layout.head.separator)
+    first = layout.head.first_line
+    numbered = ((rows.line_num, row) for row in rows if row and rows.line_num >= first)
+    chunks = [_to_frame([], layout)]
+    try:
+        while chunk := list(itertools.islice(numbered, _CHUNK_ROWS)):
+            chunks.append(_to_frame(chunk, layout))
     except csv.Error as error:
-        raise refuse(path, f"line {rows.line_num} is not CSV ({error})") from error
-    return pl.concat([*chunks, _to_frame(taken)])
+        raise refuse(content.path, f"line {rows.line_num} is not CSV ({error})") from error
+    return pl.concat(chunks)
 
 
-def _pick(row: list[str], chosen: dict[str, int]) -> list[str | None]:
-    return [row[i] if i < len(row) else None for i in chosen.values()]
-
-
-def _to_frame(rows: list[tuple[int, bool, list[str | None]]]) -> pl.DataFrame:
-    fields = pl.DataFrame(
-        [row[2] for row in rows], schema=dict.fromkeys(ALIASES, pl.String), orient="row"
+def _to_frame(numbered: list[tuple[int, list[str]]], layout: Layout) -> pl.DataFrame:
+    """Rows as columns; one with too few fields has nulls, one with too many loses the rest."""
+    used, width = _used(layout), layout.head.width
+    lines = [line for line, _ in numbered]
+    ragged = [len(row) > width or len(row) <= used[-1] for _, row in numbered]
+    whole = [row if len(row) == width else _pad(row, width) for _, row in numbered]
+    columns = list(zip(*whole, strict=True)) or [()] * width
+    return pl.DataFrame(
+        [
+            *(pl.Series(_name(i), columns[i], pl.String) for i in used),
+            pl.Series("line", lines, pl.UInt32),
+            pl.Series("ragged", ragged, pl.Boolean),
+        ]
     )
-    return fields.with_columns(
-        pl.Series("line", [row[0] for row in rows], pl.UInt32),
-        pl.Series("ragged", [row[1] for row in rows], pl.Boolean),
+
+
+def _pad(row: list[str], width: int) -> list[str | None]:
+    return [*row[:width], *[None] * (width - len(row))]
+
+
+def _used(layout: Layout) -> list[int]:
+    return sorted({i for places in layout.columns.values() for i in places})
+
+
+def _name(place: int) -> str:
+    return f"c{place}"
+
+
+def _assemble(fields: pl.DataFrame, reading: Reading, place: str) -> RawTable:
+    """From the columns of the file (`c0`, ...) to the columns of bars."""
+    layout = reading.layout
+    places = {i for role in NUMBER_COLUMNS for i in layout.columns[role]}
+    numbers = {i: to_floats(fields[_name(i)], layout.decimal_comma) for i in places}
+    volume, volume_notes = _choose_volume(layout, numbers)
+    layout = replace(layout, columns={**layout.columns, "volume": volume})
+    frame = pl.DataFrame(
+        [
+            _join_times(fields, reading).alias("timestamp"),
+            *(_price(layout, role, numbers) for role in PRICE_COLUMNS),
+            numbers[volume[0]].alias("volume")
+            if volume
+            else pl.Series("volume", [0.0]).new_from_index(0, len(fields)),
+            *(fields[name] for name in ("line", "ragged") if name in fields.columns),
+        ]
     )
+    notes = (*column_notes(layout), *volume_notes)
+    return RawTable(frame, place, replace(reading, layout=layout), notes)
 
 
-def _read_parquet(path: Path, data: bytes) -> RawTable:
-    """By pyarrow: polars panics, with a backtrace on stderr, on much that is damaged."""
-    try:
-        file = pq.ParquetFile(pa.BufferReader(data), page_checksum_verification=True)
-        header = list(file.schema_arrow.names)
-        chosen, notes = _choose_columns(path, header)
-        table = file.read(columns=[header[i] for i in chosen.values()])
-        bare = pa.table({role: _plain_type(table[header[i]]) for role, i in chosen.items()})
-        frame = pl.DataFrame(pl.from_arrow(bare))
-    except (pa.ArrowException, pl.exceptions.PolarsError, OSError, ValueError) as error:
-        raise refuse(path, "its Parquet data is damaged", "download it again") from error
-    return RawTable(frame.select(*ALIASES).with_row_index("line", offset=1), "row", notes)
+def _choose_volume(
+    layout: Layout, numbers: dict[int, pl.Series]
+) -> tuple[tuple[int, ...], list[str]]:
+    """The first volume that is not all zero, and what to tell about it."""
+    places, header = layout.columns["volume"], layout.head.header
+    for count, place in enumerate(places):
+        if not (numbers[place] == 0).all():
+            idle = [echo(header[i]) if header else str(i + 1) for i in places[:count]]
+            said = f"volume is not from {' or '.join(idle)}, which is 0 in every row"
+            return (place,), [said] if idle else []
+    return places[:1], ["volume is 0 in every row"] if places else []
 
 
-def _plain_type(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Moments of any zone as moments of UTC, since polars panics on a zone's name that is junk."""
-    if pa.types.is_timestamp(column.type) and column.type.tz is not None:
-        return column.cast(pa.timestamp("us", tz="UTC"), safe=False)
-    return column
+def _price(layout: Layout, role: str, numbers: dict[int, pl.Series]) -> pl.Series:
+    first, *second = (numbers[i] for i in layout.columns[role])
+    return (first if not second else (first + second[0]) / 2).alias(role)
+
+
+def _join_times(fields: pl.DataFrame, reading: Reading) -> pl.Series:
+    first, *second = (fields[_name(i)] for i in reading.layout.columns["timestamp"])
+    if reading.day_us is not None:
+        since = first.cast(pl.String).str.strip_chars().cast(pl.Int64, strict=False) * 1000
+        since = since.set(~since.is_between(0, DAY_US - 1), None)
+        return (since + reading.day_us).cast(pl.Datetime("us"))
+    if not second:
+        return first
+    date, clock = (part.cast(pl.String).str.strip_chars() for part in (first, second[0]))
+    return date + " " + clock.set(clock == "", None)  # a missing clock is no midnight
+
+
+def to_floats(column: pl.Series, decimal_comma: bool = False) -> pl.Series:
+    """The numbers of a column, null where it holds something else."""
+    if column.dtype == pl.String:
+        column = _plain_digits(column.str.strip_chars(), decimal_comma)
+    if not (column.dtype.is_numeric() or column.dtype == pl.String):
+        return pl.Series(column.name, [None], dtype=pl.Float64).new_from_index(0, len(column))
+    return column.cast(pl.Float64, strict=False)
+
+
+def _plain_digits(text: pl.Series, decimal_comma: bool) -> pl.Series:
+    """1,234.5 without its comma, or 1.234,5 as 1234.5; a comma elsewhere stays and is no number."""
+    if decimal_comma:
+        right = text.str.contains(_DECIMAL_COMMA)
+        bare = text.str.replace_all(".", "", literal=True).str.replace(",", ".", literal=True)
+        return bare.set(~right, None)
+    if not text.str.contains(",", literal=True).any():
+        return text
+    bare = text.str.replace_all(",", "", literal=True)
+    return text.zip_with(~text.str.contains(_THOUSANDS).fill_null(False), bare)

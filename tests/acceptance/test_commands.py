@@ -45,7 +45,7 @@ SURFACE = {
     "strategies validate": "FILE",
     "strategies show": "FILE",
     "strategies migrate": "FILE --out",
-    "data import": "FILE --symbol --timeframe --timezone --fix",
+    "data import": "FILE --symbol --timeframe --format --timezone --price-scale --fix",
     "data list": "",
     "data show": "SYMBOL TF",
     "data sample": "",
