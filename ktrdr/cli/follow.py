@@ -53,24 +53,33 @@ def _follow(
     with render.live_line() as show:
         stop = _Stop(operations, interrupts)
         claimed = [operation.record() for operation in operations]
+        warnings = [_Warnings(operation) for operation in operations]
         for operation in operations:
             client.launch(operation)
+
+        def look_round() -> None:
+            stop.obey()
+            for one in warnings:
+                one.say_new()
+
         return [
-            _follow_one(operation, before, stop, show)
+            _follow_one(operation, before, look_round, show)
             for operation, before in zip(operations, claimed, strict=True)
         ]
 
 
 def _follow_one(
-    operation: Operation, claimed: Record, stop: _Stop, show: Callable[[str], None] | None
+    operation: Operation,
+    claimed: Record,
+    look_round: Callable[[], None],
+    show: Callable[[str], None] | None,
 ) -> Record:
-    progress, warnings = Progress(operation.history, show), _Warnings(operation)
+    progress = Progress(operation.history, show)
     progress.show(claimed)
 
     def look(current: Record) -> None:
         _check_owner(claimed, current)
-        stop.obey()
-        warnings.say_new()
+        look_round()
         if current["status"] not in _EXIT_STATUS:
             progress.show(current)
 

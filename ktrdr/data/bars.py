@@ -123,6 +123,11 @@ def check_timeframe(timeframe: str) -> str:
     return timeframe
 
 
+def is_timeframe(text: str) -> bool:
+    """Whether `check_timeframe` lets it through."""
+    return bool(_TIMEFRAME.fullmatch(text)) and canonical_timeframe(text) == text
+
+
 def timeframe_us(timeframe: str) -> int:
     """The length of a checked timeframe in microseconds."""
     return timeframe_seconds(timeframe) * SECOND_US

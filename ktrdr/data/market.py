@@ -55,8 +55,16 @@ class Market:
     @property
     def fingerprint(self) -> str:
         """The sha256 over exactly these rows: appended bars do not change it."""
-        digests = "".join(fingerprint(bars) for bars in self.sources)
-        return hashlib.sha256(digests.encode()).hexdigest()
+        return fingerprint_of(self.sources)
+
+
+def fingerprint_of(sources: Iterable[Bars]) -> str:
+    """The sha256 over the rows of several series, in their order; of one it is that series' own,
+    as operations have it that are older than this."""
+    digests = [fingerprint(bars) for bars in sources]
+    return (
+        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    )
 
 
 def span_of(bars: Bars) -> Span:

@@ -19,6 +19,7 @@ from ktrdr.data.bars import (
     check_symbol,
     check_timeframe,
     columns,
+    is_timeframe,
 )
 from ktrdr.errors import DataNotFound, InvalidData, StorageUnavailable, Usage
 
@@ -99,9 +100,9 @@ class BarStore:
         return old, (bars.first, bars.last)
 
     def timeframes(self, symbol: str) -> list[str]:
-        """Those that a symbol has bars of."""
+        """Those that a symbol has bars of; files by other names are none of ours."""
         folder = self.root / "bars" / check_symbol(symbol)
-        return sorted(p.stem for p in folder.glob(f"*{_SUFFIX}") if not p.name.startswith("."))
+        return sorted(p.stem for p in folder.glob(f"*{_SUFFIX}") if is_timeframe(p.stem))
 
     def summaries(self) -> list[BarsSummary]:
         """Everything that is stored, by symbol and timeframe, read from the files' footers only."""

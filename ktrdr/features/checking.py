@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from ktrdr.data.bars import SECOND_US, closing_time, format_us, timeframe_us
+from ktrdr.data.bars import Bars, closing_time, format_us, timeframe_us
 from ktrdr.data.market import Market
 from ktrdr.errors import InvalidData
 from ktrdr.features.labels import LabelArray, class_names
@@ -19,53 +19,55 @@ if TYPE_CHECKING:
     from ktrdr.features.dataset import Dataset
 
 
-_WEEK_US = 7 * 86_400 * SECOND_US  # longer than markets are closed
-
-
 def check_overlap(market: Market) -> None:
     """Raise InvalidData unless there is a time at which every symbol has bars, at every
-    timeframe."""
-    spans = [(bars.first, bars.last, bars) for bars in market.series.values()]
-    latest = max(spans, key=lambda span: span[0])
-    earliest = min(spans, key=lambda span: span[1])
-    if latest[0] <= earliest[1]:
-        return
-    listed = "; ".join(
-        f"{bars.symbol} {bars.timeframe} {format_us(first)} .. {format_us(last)}"
-        for first, last, bars in spans
-    )
-    raise InvalidData(
-        f"{latest[2].symbol} {latest[2].timeframe} begins only after {earliest[2].symbol} "
-        f"{earliest[2].timeframe} has ended ({listed}): use bars that overlap in time",
+    timeframe, and the higher ones reach as far as the bars that are the rows."""
+    latest = max(market.series.values(), key=lambda bars: bars.first)
+    earliest = min(market.series.values(), key=closing_time)
+    if latest.first >= closing_time(earliest):
+        raise _apart(market, latest, earliest)
+    for symbol in market.symbols:
+        for timeframe in market.timeframes:
+            _check_reach(market.series[symbol, timeframe], market.base(symbol))
+
+
+def _apart(market: Market, latest: Bars, earliest: Bars) -> InvalidData:
+    return InvalidData(
+        f"{_named(latest)} begins only at {format_us(latest.first)}, after {_named(earliest)} has "
+        f"ended at {format_us(closing_time(earliest))}: use bars that overlap in time",
         spans=[
             {
                 "symbol": bars.symbol,
                 "timeframe": bars.timeframe,
-                "first": format_us(first),
-                "last": format_us(last),
+                "first": format_us(bars.first),
+                "last": format_us(bars.last),
                 "rows": len(bars),
             }
-            for first, last, bars in spans
+            for bars in market.series.values()
         ],
     )
 
 
-def check_freshness(market: Market) -> None:
-    """Raise InvalidData where a timeframe ends so long before the base that its last bar would
-    stand beside rows that it says nothing about."""
-    for (symbol, timeframe), bars in market.series.items():
-        base = market.base(symbol)
-        ends, base_ends = closing_time(bars), closing_time(base)
-        if base_ends - ends <= max(_WEEK_US, 2 * timeframe_us(timeframe)):
-            continue
+def _check_reach(bars: Bars, base: Bars) -> None:
+    """Refuse bars that end long before the rows do, whose last one would stand for ever after.
+
+    Long is twice as long as they ever were silent before.
+    """
+    longest = max(timeframe_us(bars.timeframe), int(np.diff(bars.timestamps).max(initial=0)))
+    rows = len(base) - int(np.searchsorted(base.timestamps, closing_time(bars) + 2 * longest))
+    if rows > 0:
         raise InvalidData(
-            f"the bars of {symbol} {timeframe} end at {format_us(ends)}, those of {base.timeframe} "
-            f"go on until {format_us(base_ends)}: import newer {timeframe} bars, or set end_date",
-            symbol=symbol,
-            timeframe=timeframe,
-            ends=format_us(ends),
-            base_ends=format_us(base_ends),
+            f"{_named(bars)} ends at {format_us(closing_time(bars))}, long before {_named(base)} at "
+            f"{format_us(closing_time(base))}: {rows:,} of {len(base):,} rows would see an old bar only; "
+            f"import more bars of {_named(bars)}, or end the dates there",
+            symbol=bars.symbol,
+            timeframe=bars.timeframe,
+            rows=rows,
         )
+
+
+def _named(bars: Bars) -> str:
+    return f"{bars.symbol} {bars.timeframe}"
 
 
 def check_cuts(

@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from ktrdr.data.bars import IntArray
 from ktrdr.data.market import Market
-from ktrdr.features.checking import check_cuts, check_freshness, check_labels, check_overlap
+from ktrdr.errors import InvalidData
+from ktrdr.features.checking import check_cuts, check_labels, check_overlap
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.labels import LabelArray, class_names, make_labels
 from ktrdr.features.pipeline import InputArray, SymbolSeries, compute_series, fill_matrix
@@ -98,8 +99,18 @@ def build_dataset(strategy: Strategy, market: Market, fold: int = 1) -> Dataset:
     without a single sample, and training labels that teach nothing: a class that never occurs, or
     a value that never changes.
     """
+    try:
+        return _build(strategy, market, fold)
+    except InvalidData as error:
+        folds = strategy.training.data_split.num_folds
+        if folds == 1:
+            raise
+        message = f"fold {fold} of {folds}: {error.message}"
+        raise InvalidData(message, **error.details, fold=fold) from None
+
+
+def _build(strategy: Strategy, market: Market, fold: int) -> Dataset:
     check_overlap(market)
-    check_freshness(market)
     series = [compute_series(strategy, market, symbol) for symbol in market.symbols]
     labelled = [label_rows(strategy, one) for one in series]
     spec, names = strategy.training.data_split, class_names(strategy.training.labels)

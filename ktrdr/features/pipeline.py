@@ -51,7 +51,7 @@ def compute_series(strategy: Strategy, market: Market, symbol: str) -> SymbolSer
     numbers.
     """
     base, groups = market.base(symbol), input_groups(strategy)
-    timeframes = {group.timeframe for group in groups}
+    timeframes = dict.fromkeys(group.timeframe for group in groups)
     places = {name: last_closed(market.series[symbol, name], base) for name in timeframes}
     first = _first_usable(strategy, market, base, groups, places)
     values: list[FloatArray] = [np.empty(0)] * len(groups)
@@ -119,15 +119,22 @@ def _first_usable(
     first = max(history, *starts.values())
     if first < len(base):
         return first
-    late = next((name for name in starts if starts[name] >= len(base)), base.timeframe)
-    bars = market.series[base.symbol, late]
-    wanted = max(needed[late], history if late == base.timeframe else 0)
-    raise InvalidData(
-        f"{len(bars):,} bars of {bars.symbol} {bars.timeframe} are too few: the strategy needs "
-        f"{wanted:,} bars of history before its first row; import more bars or widen the dates",
+    if history >= len(base):
+        raise _too_few(base, len(base), max(history, needed.get(base.timeframe, 0)), base)
+    late = next(name for name in starts if starts[name] >= len(base))
+    closed = int(places[late][-1]) + 1
+    raise _too_few(market.series[base.symbol, late], closed, needed[late], base)
+
+
+def _too_few(bars: Bars, closed: int, wanted: int, base: Bars) -> InvalidData:
+    by_then = "" if closed == len(bars) else f" that close by the last {base.timeframe} bar"
+    return InvalidData(
+        f"{closed:,} bars of {bars.symbol} {bars.timeframe}{by_then} are too few: the strategy "
+        f"needs {wanted:,} bars of history before its first row; import more bars or widen the "
+        "dates",
         symbol=bars.symbol,
         timeframe=bars.timeframe,
-        bars=len(bars),
+        bars=closed,
         needed=wanted + 1,
     )
 

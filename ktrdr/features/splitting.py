@@ -75,8 +75,9 @@ def pieces(moments: IntArray, spec: AnySplit, fold: int) -> tuple[Piece, ...]:
         edges = _purged_kfold(len(ordered), spec, fold)
     else:
         train = round(len(ordered) * spec.train)
-        validated = round(len(ordered) * (spec.train + spec.validation))
-        edges = [("train", 0, train), ("validation", train, validated), ("test", validated, None)]
+        validated = round(len(ordered) * (spec.train + spec.validation)) if spec.test else None
+        edges = [("train", 0, train), ("validation", train, validated)]
+        edges += [] if validated is None else [("test", validated, None)]
     return tuple(
         Piece(split, _moment(ordered, start), None if stop is None else _moment(ordered, stop))
         for split, start, stop in edges

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ktrdr.data.bars import FloatArray
+from ktrdr.errors import InvalidData
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.fitting import Scaler, fit_scaler, place_memberships
 from ktrdr.features.fuzzy import grade
@@ -42,11 +43,14 @@ class Transform:
         return tuple(InputColumn(name) for name in self.names)
 
     def apply(self, values: FloatArray) -> Iterator[NDArray[np.float32]]:
-        """The columns of these values, in their order."""
+        """The columns of these values, in their order.
+
+        Raises InvalidData where float32 cannot hold one.
+        """
         if self.scaler is not None:
-            yield self.scaler.apply(values).astype(np.float32)
+            yield _narrow(self.scaler.apply(values), self.names[0])
         elif self.crisp:
-            yield values.astype(np.float32)
+            yield _narrow(values, self.names[0])
         else:
             for _, membership in self.memberships:
                 yield grade(membership, values).astype(np.float32)
@@ -69,6 +73,18 @@ class Transform:
         memberships = tuple((c.pop("name"), Membership.model_validate(c)) for c in curves)
         scaler = None if data["scaler"] is None else Scaler.from_json(data["scaler"])
         return cls(tuple(data["names"]), memberships, scaler, bool(data["crisp"]))
+
+
+def _narrow(values: FloatArray, name: str) -> NDArray[np.float32]:
+    with np.errstate(over="ignore"):
+        narrow = values.astype(np.float32)
+    if not np.isfinite(narrow).all():
+        raise InvalidData(
+            f"input {name} has values beyond what float32 can hold (up to {np.abs(values).max():g})"
+            ": give it another normalization, or check the bars",
+            input=name,
+        )
+    return narrow
 
 
 def needs_fitting(group: InputGroup) -> bool:

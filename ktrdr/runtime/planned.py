@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 
 from ktrdr.checkpoints.manifest import Provenance
 from ktrdr.data.bars import Bars, format_us
-from ktrdr.data.market import Market, Span, gather, span_of
+from ktrdr.data.market import Market, Span, fingerprint_of, gather, span_of
 from ktrdr.data.store import BarStore
 from ktrdr.errors import DataChanged, DataNotFound
 from ktrdr.features.cache import cached_dataset
@@ -48,19 +49,19 @@ def planned_market(plan: Plan, strategy: Strategy) -> Market:
         DataNotFound, DataChanged: they are not.
     """
     store = BarStore(Path(plan.storage))
-    spans = {(s["symbol"], s["timeframe"]): Span(**s) for s in plan.spans}
+    spans = [Span(**span) for span in plan.spans]
+    sources = [_within(span, store.read(span.symbol, span.timeframe)) for span in spans]
+    if fingerprint_of(sources) != plan.data_fingerprint:
+        raise _revised(sources, spans)
+    found = {(bars.symbol, bars.timeframe): bars for bars in sources}
 
     def read(symbol: str, timeframe: str) -> Bars | None:
-        span = spans.get((symbol, timeframe))
-        return None if span is None else _within(span, store.read(symbol, timeframe))
+        return found.get((symbol, timeframe))
 
     def stored(symbol: str) -> list[str]:
-        return [timeframe for name, timeframe in spans if name == symbol]
+        return [timeframe for name, timeframe in found if name == symbol]
 
-    market = gather(strategy.symbols, strategy.timeframes, strategy.base_timeframe, read, stored)
-    if market.fingerprint != plan.data_fingerprint:
-        raise _revised(market, tuple(spans.values()))
-    return market
+    return gather(strategy.symbols, strategy.timeframes, strategy.base_timeframe, read, stored)
 
 
 def _within(span: Span, stored: Bars) -> Bars:
@@ -84,9 +85,9 @@ def planned_job(request: Request, plan: Plan, strategy: Strategy, dataset: Datas
     return TrainingJob(strategy, provenance, DEVICE, THREADS)
 
 
-def _revised(market: Market, before: tuple[Span, ...]) -> DataChanged:
+def _revised(sources: Sequence[Bars], before: Sequence[Span]) -> DataChanged:
     """What can be said of it: the old rows are not kept."""
-    changed = [(span, now) for span, now in zip(before, market.sources, strict=True)]
+    changed = [(span, now) for span, now in zip(before, sources, strict=True)]
     differing = [(span, now) for span, now in changed if span_of(now) != span] or changed
     span, now = differing[0]
     same = "the same number, but other values or times"

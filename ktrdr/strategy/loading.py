@@ -60,7 +60,7 @@ def validate_strategy(data: Any, origin: str) -> Strategy:
     try:
         strategy = Strategy.model_validate(data)
     except ValidationError as error:
-        raise _invalid(origin, [*_problems(error), *problems]) from None
+        raise _invalid(origin, [*_problems(error, data), *problems]) from None
     problems = problems or name_problems(strategy)
     if problems:
         raise _invalid(origin, problems)
@@ -195,6 +195,7 @@ def _unfolded_size(node: yaml.Node, sizes: dict[int, int], above: tuple[int, ...
 
 
 def _invalid(origin: str, problems: list[Problem]) -> InvalidStrategy:
+    problems = [(_in_one_line(path), _in_one_line(message)) for path, message in problems]
     lines = [f"{path}: {message}" if path else message for path, message in problems]
     count = "" if len(lines) == 1 else f"{len(lines)} mistakes: "
     shown = "; ".join(line.replace("; ", ", ") for line in lines[:20])
@@ -213,13 +214,28 @@ _SHAPES = {
 }
 
 
-def _problems(error: ValidationError) -> Iterator[Problem]:
+def _in_one_line(text: str) -> str:
+    """A user's key may hold anything."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def _problems(error: ValidationError, data: Mapping[str, Any]) -> Iterator[Problem]:
     items = error.errors(include_url=False)
     broken = {item["loc"][:-1] for item in items}
     for item in items:
         if item["type"] == "too_short" and item["loc"] in broken:
             continue  # only because the entries that are named do not count
-        yield _path(item["loc"]), _message(item)
+        yield _as_written(_path(item["loc"]), data), _message(item)
+
+
+def _as_written(path: str, data: Mapping[str, Any]) -> str:
+    """Without the `parameters` of a membership that is a plain list."""
+    above, step, entry = path.partition(".parameters.")
+    section, *names = above.split(".")
+    part: Any = data.get(section)
+    for name in names:
+        part = part.get(name) if isinstance(part, Mapping) else None
+    return f"{above}.{entry}" if step and isinstance(part, list | tuple) else path
 
 
 def _path(loc: tuple[int | str, ...]) -> str:
