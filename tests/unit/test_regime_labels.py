@@ -13,6 +13,7 @@ from ktrdr.data.bars import Bars
 from ktrdr.data.sample import sample_bars
 from ktrdr.features.labels import Labels, make_labels
 from ktrdr.features.labels.classes import RANGING, TREND_DOWN, TREND_UP, VOLATILE
+from ktrdr.features.labels.swings import find_pivots
 from ktrdr.strategy.labels import RegimeLabels
 
 Pivot = tuple[int, int, bool]  # place, the bar that makes it known, whether it is a low
@@ -76,6 +77,12 @@ def regimes_by_hand(bars: Bars, wanted: RegimeLabels) -> dict[int, tuple[int, in
     return found
 
 
+def market(closes: Any, reach: Any) -> Bars:
+    closes = np.asarray(closes, dtype=float)
+    stamps = np.arange(len(closes), dtype=np.int64)
+    return Bars("X", "1h", stamps, closes, closes + reach, closes - reach, closes, closes)
+
+
 @pytest.mark.parametrize("seed", [2, 5])
 @pytest.mark.parametrize(
     "wanted",
@@ -97,16 +104,43 @@ def test_a_regime_is_what_its_definition_says(wanted: RegimeLabels, seed: int) -
     assert labels.known_at[rows].tolist() == [known for _, known in expected.values()]
 
 
+def uneven_market(seed: int) -> Bars:
+    """Still at first; then steps and ranges that change size from bar to bar."""
+    random = np.random.Generator(np.random.PCG64(seed))
+    steps = 0.004 * random.standard_normal(800) * random.exponential(1.0, 800) ** 2
+    steps[:60] = 0
+    closes = 100 * np.cumprod(1 + steps.clip(-0.2, 0.2))
+    reach = np.where(np.arange(800) < 60, 0.0, random.exponential(1.0, 800) ** 3)
+    return market(closes, reach.clip(0, 20))
+
+
+@pytest.mark.parametrize("seed", [1, 73, 190])
+@pytest.mark.parametrize(("atr_period", "macro"), [(2, 2.0), (14, 1.2)])
+def test_a_regime_is_that_in_a_market_of_changing_size(
+    seed: int, atr_period: int, macro: float
+) -> None:
+    """Here a small swing may become known after the large one around it."""
+    wanted = spec(
+        macro_atr_mult=macro, atr_period=atr_period, vol_lookback=30, progression_tolerance=0.8
+    )
+    bars = uneven_market(seed)
+    labels, expected = make_labels(wanted, bars), regimes_by_hand(bars, wanted)
+    rows = np.flatnonzero(labels.valid)
+    assert rows.tolist() == list(expected)
+    assert labels.values[rows].tolist() == [label for label, _ in expected.values()]
+    assert labels.known_at[rows].tolist() == [known for _, known in expected.values()]
+
+
+def test_a_still_market_makes_no_pivot_known() -> None:
+    still = np.full(50, 3.5)
+    for pivots in (find_pivots(still), find_pivots(still, distances=np.zeros(50))):
+        assert len(pivots.places) == len(pivots.known) == len(pivots.rising) == 0
+
+
 def test_all_regimes_occur_so_that_the_comparison_means_something() -> None:
     wanted = spec(atr_period=5, vol_lookback=40, vol_crisis_threshold=1.5)
     labels = make_labels(wanted, sample_bars(rows=1200, seed=5))
     assert np.bincount(labels.values[labels.valid], minlength=4).min() > 40
-
-
-def market(closes: Any, reach: float) -> Bars:
-    closes = np.asarray(closes, dtype=float)
-    stamps = np.arange(len(closes), dtype=np.int64)
-    return Bars("X", "1h", stamps, closes, closes + reach, closes - reach, closes, closes)
 
 
 def share_of(labels: Labels, regime: int) -> float:

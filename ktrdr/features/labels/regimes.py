@@ -92,9 +92,8 @@ def _is_volatile(closes: FloatArray, spec: RegimeLabels) -> NDArray[np.bool_]:
         returns = np.diff(np.log(closes))  # the one at t leads from bar t to t + 1
         after = _deviations(returns, ahead)[back:]
         before = _deviations(returns, back)[: len(after)]
-        volatile[back : back + len(after)] = (after > spec.vol_crisis_threshold * before) & (
-            before > 0
-        )
+        wild = after > spec.vol_crisis_threshold * before
+        volatile[back : back + len(after)] = wild & (before > 0)
     return volatile
 
 

@@ -62,21 +62,27 @@ def find_pivots(
     start = 0 if distances is None else int(np.count_nonzero(np.isnan(distances)))
     steps = itertools.repeat(0.0) if distances is None else distances[start:].tolist()
     up, down = 1 + share, 1 - share
-    found: list[tuple[int, int, bool]] = []
+    places: list[int] = []
+    known: list[int] = []
     low = high = start  # places of the extremes of the swing
     lowest, highest = math.inf, -math.inf
     bottom_at, top_at = math.inf, -math.inf  # closes that make them known
     rising: bool | None = None  # unknown before the first pivot
     for place, (close, step) in enumerate(zip(closes[start:].tolist(), steps, strict=False), start):
-        if close > highest:
-            high, highest, top_at = place, close, close * down - step
-        if close < lowest:
-            low, lowest, bottom_at = place, close, close * up + step
-        if rising is not True and close >= bottom_at and close > lowest:
-            found.append((low, place, True))
-            rising, high, highest, top_at = True, place, close, close * down - step
-        elif rising is not False and close <= top_at and close < highest:
-            found.append((high, place, False))
-            rising, low, lowest, bottom_at = False, place, close, close * up + step
-    table = np.array(found, dtype=np.int64).reshape(-1, 3)
-    return Pivots(table[:, 0], table[:, 1], table[:, 2].astype(np.bool_))
+        if rising is not True:
+            if close < lowest:
+                low, lowest, bottom_at = place, close, close * up + step
+            elif close >= bottom_at and close > lowest:
+                places.append(low)
+                known.append(place)
+                rising, high, highest, top_at = True, place, close, close * down - step
+        if rising is not False:
+            if close > highest:
+                high, highest, top_at = place, close, close * down - step
+            elif close <= top_at and close < highest:
+                places.append(high)
+                known.append(place)
+                rising, low, lowest, bottom_at = False, place, close, close * up + step
+    # Lows and highs take turns up to the last one.
+    is_low = (np.arange(len(places)) % 2 == (len(places) - 1) % 2) == bool(rising)
+    return Pivots(np.array(places, dtype=np.int64), np.array(known, dtype=np.int64), is_low)
