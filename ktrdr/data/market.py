@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ktrdr.data.bars import Bars, fingerprint, format_us, timeframe_us
 from ktrdr.data.resampling import can_resample, resample
@@ -52,7 +53,7 @@ class Market:
     def spans(self) -> tuple[Span, ...]:
         return tuple(span_of(bars) for bars in self.sources)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The sha256 over exactly these rows: appended bars do not change it."""
         return fingerprint_of(self.sources)
@@ -62,9 +63,9 @@ def fingerprint_of(sources: Iterable[Bars]) -> str:
     """The sha256 over the rows of several series, in their order; of one it is that series' own,
     as operations have it that are older than this."""
     digests = [fingerprint(bars) for bars in sources]
-    return (
-        digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
-    )
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def span_of(bars: Bars) -> Span:

@@ -57,9 +57,9 @@ def _check_reach(bars: Bars, base: Bars) -> None:
     rows = len(base) - int(np.searchsorted(base.timestamps, closing_time(bars) + 2 * longest))
     if rows > 0:
         raise InvalidData(
-            f"{_named(bars)} ends at {format_us(closing_time(bars))}, long before {_named(base)} at "
-            f"{format_us(closing_time(base))}: {rows:,} of {len(base):,} rows would see an old bar only; "
-            f"import more bars of {_named(bars)}, or end the dates there",
+            f"{_named(bars)} ends at {format_us(closing_time(bars))}, long before {_named(base)} "
+            f"at {format_us(closing_time(base))}: {rows:,} of {len(base):,} rows would see an old "
+            f"bar only; import more bars of {_named(bars)}, or end the dates there",
             symbol=bars.symbol,
             timeframe=bars.timeframe,
             rows=rows,

@@ -13,6 +13,8 @@ def last_closed(bars: Bars, base: Bars) -> IntArray:
     -1 where none has. A bar closes one length of its timeframe after it opened; over a gap the
     last one before it stands.
     """
+    if bars is base:
+        return np.arange(len(base))
     closes = bars.timestamps + timeframe_us(bars.timeframe)
     moments = base.timestamps + timeframe_us(base.timeframe)
     return np.searchsorted(closes, moments, side="right") - 1

@@ -68,7 +68,7 @@ def pieces(moments: IntArray, spec: AnySplit, fold: int) -> tuple[Piece, ...]:
 
     `moments` are those of all samples of all symbols, in any order; at least one.
     """
-    ordered = np.sort(moments)
+    ordered = np.sort(moments, kind="stable")  # quick where they rise already
     if isinstance(spec, WalkForward):
         edges = _walk_forward(len(ordered), spec, fold)
     elif isinstance(spec, PurgedKFold):

@@ -9,14 +9,13 @@ import numpy as np
 import pytest
 
 from ktrdr.data.bars import Bars, FloatArray
-from ktrdr.data.market import Market, gather, one_series
-from ktrdr.data.resampling import resample
+from ktrdr.data.market import one_series
 from ktrdr.data.sample import sample_bars
 from ktrdr.errors import InvalidData
 from ktrdr.features.dataset import Dataset, build_dataset, dataset_digest
 from ktrdr.features.labels import make_labels
 from ktrdr.features.splitting import LabelledRows, cut, pieces
-from ktrdr.strategy.loading import config, validate_strategy
+from ktrdr.strategy.loading import validate_strategy
 from ktrdr.strategy.schema import Strategy
 from ktrdr.strategy.splits import DataSplit
 
@@ -233,18 +232,3 @@ def falling() -> Bars:
     bars = sample_bars(rows=1000)
     opens: FloatArray = 100 * 0.999 ** np.arange(1000.0)
     return replace(bars, open=opens, high=opens, low=opens * 0.998, close=opens * 0.999)
-
-
-def test_a_timeframe_that_ends_long_before_the_rows_is_refused_with_both_ends() -> None:
-    data = config(make_strategy("forward_return"))
-    data["training_data"]["timeframes"] = {"mode": "multi_timeframe", "list": ["1h", "4h"]}
-    strategy = validate_strategy(data, "test")
-
-    def market(rows: int) -> Market:
-        longer = resample(BARS.rows(0, rows), "4h")
-        stored = {"1h": BARS, "4h": longer}
-        return gather(["SAMPLE"], ["1h", "4h"], "1h", lambda _, timeframe: stored[timeframe])
-
-    with pytest.raises(InvalidData, match=r"SAMPLE 4h end at 2020-04-25T.* until 2020-05-05T"):
-        build_dataset(strategy, market(3000 - 10 * 24))
-    build_dataset(strategy, market(3000 - 5 * 24))
