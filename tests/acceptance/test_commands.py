@@ -40,6 +40,7 @@ SURFACE = {
     "checkpoints cleanup": "--older-than --orphans --yes",
     "models list": "",
     "models show": "NAME[@vN]",
+    "models predict": "NAME[@vN] --symbol --timeframe --from --to --out",
     "strategies list": "",
     "strategies validate": "FILE",
     "strategies show": "FILE",
