@@ -5,15 +5,15 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from ktrdr.client import Client, Operation
+    from ktrdr.client import Client, Operation, load_model
 
 __version__ = "0.1.0"
-__all__ = ["Client", "Operation", "__version__"]
+__all__ = ["Client", "Operation", "__version__", "load_model"]
 
 
 def __getattr__(name: str) -> Any:
     """Import the client when it is asked for: the command line starts without it."""
-    if name in ("Client", "Operation"):
+    if name in ("Client", "Operation", "load_model"):
         from ktrdr import client
 
         return getattr(client, name)

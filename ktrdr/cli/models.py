@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from typing import Annotated
 
 import typer
 
-from ktrdr.cli import render, views
+from ktrdr.cli import predicting, render, views
 from ktrdr.cli.command import Call, command, group
-from ktrdr.errors import InvalidId
-
-_NAME = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})(?:@v([1-9][0-9]{0,8}))?")
+from ktrdr.operations.guards import parse_model_name
 
 Model = Annotated[
     str, typer.Argument(metavar="NAME[@vN]", help="A strategy's name; its newest version.")
@@ -19,10 +16,11 @@ Model = Annotated[
 
 
 def add_to(app: typer.Typer) -> None:
-    family = group(app, "models", "Look at trained models.")
+    family = group(app, "models", "Look at trained models and use them.")
     command(family, "list")(list_models)
     command(family, "show")(show)
     command(family, "rules")(rules)
+    predicting.add_to(family)
 
 
 def list_models(call: Call) -> int:
@@ -34,7 +32,7 @@ def list_models(call: Call) -> int:
 
 def show(call: Call, model: Model) -> int:
     """Show a model: where it lies, what it was trained on, how good it is."""
-    name, version = _parse(model)
+    name, version = parse_model_name(model)
     with call.client() as client:
         info = client.model_info(name, version)
     return call.answer(info, lambda: render.fields(views.nested(info)))
@@ -64,7 +62,7 @@ def rules(
     from ktrdr.cli import plots
 
     path = None if plot is None else plots.png_path(plot)
-    name, version = _parse(model)
+    name, version = parse_model_name(model)
     with call.client() as client:
         loaded = client.load_model(name, version)
         from ktrdr.training.rules import inputs_of, rules_of
@@ -76,13 +74,3 @@ def rules(
     shown = [rule.as_json() for rule in found[:top]]
     answer = {"rules": shown, "total": len(found)}
     return call.answer(answer, lambda: views.rules(shown, len(found)))
-
-
-def _parse(model: str) -> tuple[str, int | None]:
-    match = _NAME.fullmatch(model)
-    if match is None:
-        raise InvalidId(
-            f"{model[:60]!a} is not the name of a model: write NAME or NAME@vN; see"
-            " `ktrdr models list`"
-        )
-    return match[1], None if match[2] is None else int(match[2])

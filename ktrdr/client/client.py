@@ -17,7 +17,7 @@ from ktrdr.client.operation import Operation, Record
 from ktrdr.errors import KtrdrError, Usage
 from ktrdr.operations import model as values
 from ktrdr.operations import records
-from ktrdr.operations.guards import check_strategy_name
+from ktrdr.operations.guards import check_strategy_name, parse_model_name
 from ktrdr.operations.model import Status, check_operation_id
 from ktrdr.operations.service import OperationsService
 from ktrdr.runtime import standing
@@ -238,10 +238,16 @@ class Client:
         return records.model_record(row) | {"manifest": manifest.model_dump(mode="json")}
 
     def load_model(self, name: str, version: int | None = None) -> LoadedModel:
-        """A stored model, ready to use."""
+        """A stored model, ready to use: NAME or NAME@vN; the newest version by default.
+
+        Raises:
+            InvalidId, ModelNotFound, CheckpointCorrupted, StorageUnavailable.
+        """
         from ktrdr.checkpoints.models import read_model
         from ktrdr.training.models import load_model
 
+        if version is None:
+            name, version = parse_model_name(name)
         row = self.service.model(name, version)
         return load_model(*read_model(Storage(Path(row.storage)), row.strategy_name, row.version))
 
@@ -278,6 +284,15 @@ class Client:
         """An operation's record, as `ktrdr operations status --json` prints it."""
         alive = None if row.status.terminal else looked_after(row, now)
         return records.record(row, latest, alive)
+
+
+def load_model(model: str) -> LoadedModel:
+    """A stored model, ready to use: NAME, the newest version, or NAME@vN.
+
+    It is looked for where the environment's settings say (KTRDR_HOME and so on).
+    """
+    with Client() as client:
+        return client.load_model(model)
 
 
 def _status(text: str | None) -> Status | None:

@@ -74,7 +74,7 @@ class BarStore:
                 path, columns=list(COLUMNS), partitioning=None, page_checksum_verification=True
             )
             bars = _to_bars(symbol, timeframe, table)
-        problem = _problem(bars)
+        problem = problem_of(bars)
         if problem is not None:
             raise _damaged(path, problem)
         return bars
@@ -179,7 +179,7 @@ def _numpy(column: Any) -> Any:
     return np.ascontiguousarray(column.to_numpy())
 
 
-def _problem(bars: Bars) -> str | None:
+def problem_of(bars: Bars) -> str | None:
     """What makes stored rows unusable: another program may have written the file."""
     if bars.timestamps.dtype != np.int64:
         return "it has rows without a time"

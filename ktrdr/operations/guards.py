@@ -8,6 +8,7 @@ from ktrdr.errors import InvalidId, InvalidInput
 from ktrdr.operations.model import Plan, Request, short_echo
 
 _STRATEGY_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_MODEL = re.compile(rf"({_STRATEGY_NAME.pattern})(?:@v([1-9][0-9]{{0,8}}))?")
 _STORAGE_ROOT = re.compile(r"/|[a-z][a-z0-9+.-]*://.", re.DOTALL)
 _CHECKPOINT_FOLDERS = re.compile(r"attempt-[0-9]{4,}/checkpoint-[0-9]{6,}")
 
@@ -29,6 +30,17 @@ def check_strategy_name(name: str) -> str:
         f"{short_echo(name)} is not a strategy name: letters, digits, '_' and '-',"
         " beginning with a letter or digit, 64 at most"
     )
+
+
+def parse_model_name(text: str) -> tuple[str, int | None]:
+    """The strategy and the version (None: the newest) of NAME or NAME@vN."""
+    match = _MODEL.fullmatch(text)
+    if match is None:
+        raise InvalidId(
+            f"{text[:60]!a} is not the name of a model: write NAME or NAME@vN; see"
+            " `ktrdr models list`"
+        )
+    return match[1], None if match[2] is None else int(match[2])
 
 
 def check_checkpoint_path(operation_id: str, path: str) -> None:

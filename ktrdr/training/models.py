@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -21,8 +21,11 @@ from ktrdr.features.recipe import Recipe
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.batches import sequences
-from ktrdr.training.inference import answers
+from ktrdr.training.inference import answers, one_thread
 from ktrdr.training.networks import build_model
+
+if TYPE_CHECKING:
+    import polars as pl
 
 StateDict = Mapping[str, Tensor]
 
@@ -91,6 +94,14 @@ class LoadedModel:
     """How its inputs are made."""
     class_names: tuple[str, ...]
     """Empty for a regression."""
+    version: int | None = None
+    """Of the strategy's models; None for one that was not stored."""
+
+    @property
+    def name(self) -> str:
+        """As `ktrdr models` takes it."""
+        version = "" if self.version is None else f"@v{self.version}"
+        return f"{self.strategy.name}{version}"
 
     @property
     def columns(self) -> tuple[InputColumn, ...]:
@@ -107,17 +118,42 @@ class LoadedModel:
         A model with a `sequence_length` takes consecutive rows, and answers from the first row on
         that has enough rows before it: N - sequence_length + 1 answers.
         """
+        return self._answers(self.module, inputs)
+
+    def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """The probability of each class, [N, classes], for inputs as `outputs` takes them; a
+        regression has none."""
+        return self._answers(lambda shown: torch.softmax(self.module(shown), dim=1), inputs)
+
+    def predict(
+        self, bars: Any, *, timeframe: str | None = None, symbol: str | None = None
+    ) -> pl.DataFrame:
+        """What the model says at each closed bar that has enough history: a polars frame.
+
+        Its first column is `timestamp`, the bar's open time (UTC). Then comes for each class its
+        probability, under the class's name, or, for a regression, `value`. A row depends on the
+        bars up to its own, and on nothing else.
+
+        Args:
+            bars: `Bars`, or a polars or pandas frame with timestamp, open, high, low, close and
+                volume; for a model of several timeframes a mapping from timeframe to one of these.
+            timeframe: of the bars, where a model of a single timeframe is to be tried on another.
+            symbol: what messages call the bars.
+
+        Raises InvalidData for bars that cannot be used, or too few.
+        """
+        from ktrdr.training.prediction import market_of, predict
+
+        return predict(self, market_of(self, bars, timeframe, symbol))
+
+    def _answers(
+        self, network: Callable[[Tensor], Tensor], inputs: NDArray[np.float32]
+    ) -> NDArray[np.float32]:
         rows, length = torch.from_numpy(np.array(inputs)), self.strategy.model.sequence_length
         shown = rows if length is None else sequences(rows, length)
-        result: NDArray[np.float32] = answers(self.module, shown).numpy()
+        with one_thread():
+            result: NDArray[np.float32] = answers(network, shown).numpy()
         return result
-
-    def predict(self, inputs: NDArray[np.float32]) -> tuple[str, ...] | tuple[float, ...]:
-        """For each answer the name of the likeliest class, or for a regression the value."""
-        outputs = self.outputs(inputs)
-        if self.strategy.is_regression:
-            return tuple(outputs[:, 0].tolist())
-        return tuple(self.class_names[i] for i in outputs.argmax(axis=1))
 
 
 def load_model(manifest: ModelManifest, files: Mapping[str, bytes]) -> LoadedModel:
@@ -143,7 +179,8 @@ def load_model(manifest: ModelManifest, files: Mapping[str, bytes]) -> LoadedMod
     if weights_digest(module.state_dict()) != manifest.weights_digest:
         raise CheckpointCorrupted(f"{origin}: its weights are not those of its manifest")
     module.eval()
-    return LoadedModel(module, strategy, recipe, tuple(manifest.class_names))
+    names = tuple(manifest.class_names)
+    return LoadedModel(module, strategy, recipe, names, manifest.version)
 
 
 def _recipe(manifest: ModelManifest, files: Mapping[str, bytes]) -> Recipe:

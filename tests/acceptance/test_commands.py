@@ -41,6 +41,7 @@ SURFACE = {
     "models list": "",
     "models show": "NAME[@vN]",
     "models rules": "NAME[@vN] --top --plot",
+    "models predict": "NAME[@vN] --symbol --timeframe --from --to --out",
     "strategies list": "",
     "strategies validate": "FILE",
     "strategies show": "FILE",
