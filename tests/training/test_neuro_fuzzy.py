@@ -33,7 +33,7 @@ from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
 from ktrdr.features.fuzzy import grade
 from ktrdr.strategy.memberships import Membership
-from ktrdr.training.models import LoadedModel, load_model
+from ktrdr.training.models import LoadedModel, load_model, weights_digest
 from ktrdr.training.networks import build_model
 from ktrdr.training.networks.combinations import strongest_combinations
 from ktrdr.training.networks.curves import TrainedCurves
@@ -427,12 +427,17 @@ def test_a_stored_rule_base_answers_as_the_trained_one(
     header = stored(bench)
     loaded = load_model(*read_model(bench.storage, "tiny", 1))
     assert loaded.columns == bench.dataset.columns
+    assert weights_digest(loaded.module.state_dict()) == header.weights_digest
     again = build_model(bench.strategy.model, loaded.columns, 1 if more else 3, seed=9)
     assert isinstance(again, NeuroFuzzyNetwork)
     again.load_state_dict(bench.complete().weights)
     with torch.no_grad():
         expected = again(torch.from_numpy(bench.dataset.inputs.copy())).numpy()
-    assert np.array_equal(loaded.outputs(bench.dataset.inputs), expected)
+    answers = loaded.outputs(bench.dataset.inputs)
+    np.testing.assert_allclose(answers, expected, rtol=1e-5, atol=1e-6)
+    assert np.array_equal(
+        load_model(*read_model(bench.storage, "tiny", 1)).outputs(bench.dataset.inputs), answers
+    )
     assert loaded.input_names == tuple(header.input_names)
 
 
@@ -465,6 +470,16 @@ def test_columns_that_make_no_sense_are_refused(tmp_path: Path, content: str) ->
     manifest, files = read_model(bench.storage, "tiny", 1)
     with pytest.raises(CheckpointCorrupted, match=r"tiny@v1.*features|tiny@v1.*read"):
         load_model(manifest, {**files, "features.json": content.encode()})
+
+
+def test_columns_of_another_model_are_refused(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_strategy(neuro_fuzzy()))
+    stored(bench)
+    manifest, files = read_model(bench.storage, "tiny", 1)
+    features = json.loads(files["features.json"])
+    features["columns"][3]["name"] = "other"
+    with pytest.raises(CheckpointCorrupted, match="not the inputs of its manifest"):
+        load_model(manifest, {**files, "features.json": json.dumps(features).encode()})
 
 
 def test_other_types_have_no_rules(tmp_path: Path) -> None:
