@@ -27,13 +27,16 @@ MAX_NODES = 100_000
 MOVED = {
     "model.training": "move its keys to training",
     "model.features": "not used; remove it",
-    "training_data.date_range": "not read: date_range takes start and end, both dates",
-    "model.architecture.sequence_length": "not for a model of single bars: remove it, or choose"
-    " lstm, gru or tcn as model.type",
     "profit_target_atr": "say pt_multiplier",
     "stop_loss_atr": "say sl_multiplier",
     "max_holding_bars": "say max_holding_period",
     "atr_period": "say vol_span",
+}
+# Keys of this grammar where they mean nothing: what to do is the user's to decide.
+MISPLACED = {
+    "training_data.date_range": "not read: date_range takes start and end, both dates",
+    "model.architecture.sequence_length": "not for a model of single bars: remove it, or choose"
+    " lstm, gru or tcn as model.type",
 }
 
 
@@ -268,6 +271,8 @@ def _unknown_key(loc: tuple[int | str, ...]) -> str:
         return f"this type is computed from whole bars and takes no source; remove {key}"
     if loc[0] == "indicators" and names_here(key, known):
         return f"unknown key; say {names_here(key, known)}"
+    if _path(loc) in MISPLACED:
+        return f"unknown key; {MISPLACED[_path(loc)]}"
     moved = MOVED.get(_path(loc)) or MOVED.get(key)
     if moved and (moved.startswith(("move", "not")) or moved.split()[-1] in known):
         return f"unknown key; {moved} (ktrdr strategies migrate does it)"
