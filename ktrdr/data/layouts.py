@@ -97,6 +97,8 @@ def column_notes(layout: Layout) -> list[str]:
         notes.append("no column for volume: it is 0 in every row")
     if layout.decimal_comma:
         notes.append("took the comma in numbers for a decimal point")
+    elif _has_thousands(layout):
+        notes.append("took the comma in numbers for a mark between thousands")
     return notes
 
 
@@ -247,14 +249,17 @@ def _price_order(rows: tuple[Row, ...], start: int) -> str | None:
     return fits[0] if len(fits) == 1 else None
 
 
+def _has_thousands(layout: Layout) -> bool:
+    places = [i for role, found in layout.columns.items() if role != "timestamp" for i in found]
+    return any("," in row[i] for row in layout.head.rows for i in places)
+
+
 def _has_decimal_comma(head: Head, columns: Columns) -> bool:
-    """Whether prices are written 1,0552; a comma before three digits everywhere is no such sign
-    where the comma also separates fields."""
+    """Whether most prices with a mark in them are written 1,0552 or 1.234,5. Where the comma also
+    separates fields, one before three digits stands between thousands."""
     places = [columns[role][0] for role in PRICE_COLUMNS]
-    texts = [row[place] for row in head.rows for place in places]
-    if any(re.fullmatch(r"[0-9.]+,[0-9]+", text) is None and "," in text for text in texts):
-        return False
-    commas = [text for text in texts if "," in text]
+    marked = [text for row in head.rows for i in places if re.search("[.,]", text := row[i])]
+    commas = [text for text in marked if re.fullmatch(r"[0-9.]+,[0-9]+", text)]
     if head.separator == ",":
         commas = [text for text in commas if not re.search(r",[0-9]{3}$", text)]
-    return bool(commas)
+    return 2 * len(commas) > len(marked)

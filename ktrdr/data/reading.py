@@ -72,8 +72,8 @@ def _read_quickly(data: bytes, layout: Layout) -> pl.DataFrame | None:
     numbers = {i for role in NUMBER_COLUMNS for i in layout.columns[role]}
     schema = {_name(i): pl.Float64 if i in numbers else pl.String for i in range(layout.head.width)}
     separator, above = layout.head.separator, layout.head.first_line - 1
-    if (layout.decimal_comma and separator == ",") or _has_stray_returns(data):
-        return None
+    if layout.decimal_comma or _has_stray_returns(data):
+        return None  # polars would read a decimal point among decimal commas too
     start = _offset_of(data, layout.head.first_line)
     if above > 1 or b'"' in data[:start]:
         data, above = data[start:], 0
@@ -84,7 +84,6 @@ def _read_quickly(data: bytes, layout: Layout) -> pl.DataFrame | None:
             skip_rows=above,
             schema=schema,
             separator=separator,
-            decimal_comma=layout.decimal_comma,
         )
     except pl.exceptions.PolarsError:
         return None

@@ -375,9 +375,24 @@ def test_a_number_may_have_a_comma(tmp_path: Path) -> None:
     thousands = f'Date,{OHLCV}\n2020-01-02,"1,050.5","1,070.25",990.5,"1,060","1,234,567"\n'
     report = import_file(save(tmp_path, thousands), "X", "1d")
     assert [c[0] for c in columns(report.bars)[1:]] == [1050.5, 1070.25, 990.5, 1060, 1234567]
+    assert any("thousands" in note for note in report.notes)
     quoted = f'Date,{OHLCV}\n2020-01-02,"1,0505","1,0702","0,9905","1,06","7"\n'
     report = import_file(save(tmp_path, quoted), "X", "1d")
     assert [c[0] for c in columns(report.bars)[1:]] == [1.0505, 1.0702, 0.9905, 1.06, 7]
+
+
+@pytest.mark.parametrize("mark", [".", ","])
+def test_a_stray_mark_in_a_number_is_no_decimal_point(tmp_path: Path, mark: str) -> None:
+    lines = EXPORTS["metatrader5"][1].splitlines()
+    if mark == ".":
+        lines[1:] = [line.replace(".", ",") for line in lines[1:]]
+        lines[1:] = [line.replace(",", ".", 2) for line in lines[1:]]
+    fields = lines[7].split("\t")
+    fields[4] = f"97{mark}8147"
+    lines[7] = "\t".join(fields)
+    with pytest.raises(InvalidData) as refusal:
+        import_file(save(tmp_path, "\n".join(lines)), "SAMPLE", "1h", timezone="UTC")
+    assert refusal.value.details["problems"] == {"unparsable_number": {"count": 1, "lines": [8]}}
 
 
 def test_the_volume_is_one_that_is_not_all_zero_or_none(tmp_path: Path) -> None:
