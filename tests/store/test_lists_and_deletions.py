@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from datetime import timedelta
@@ -35,8 +34,6 @@ from ktrdr.operations.model import (
 from ktrdr.operations.service import OperationsService
 from ktrdr.store import open_store, rows, tables
 
-PAGE_S = 0.05
-
 
 @pytest.fixture(params=STORES)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
@@ -60,8 +57,8 @@ def test_filters_go_together_and_the_total_counts_what_matches(bench: Bench) -> 
     assert bench.service.list(strategy_name="dem%")[1] == 0
 
 
-def test_the_first_page_of_ten_thousand_is_quick(bench: Bench) -> None:
-    """50 ms of store time; the median of some tries, since others use this machine too."""
+def test_the_first_page_of_ten_thousand_is_the_newest_of_all(bench: Bench) -> None:
+    """How quick it is, `benchmarks/operations.py` measures."""
     first = bench.running()
     changed = (
         replace(
@@ -76,15 +73,10 @@ def test_the_first_page_of_ten_thousand_is_quick(bench: Bench) -> None:
             insert(tables.operations), [rows.operation_values(row) for row in changed]
         )
     for filters in ({}, {"status": Status.RUNNING}, {"strategy_name": "demo"}):
-        took = []
-        for _ in range(7):
-            started = time.perf_counter()
-            page, total = bench.service.list(limit=100, **filters)
-            bench.service.latest_checkpoints(tuple(row.operation_id for row in page))
-            took.append(time.perf_counter() - started)
+        page, total = bench.service.list(limit=100, **filters)
         assert (len(page), total) == (100, 10_000)
         assert page[0] == first
-        assert sorted(took)[3] <= PAGE_S, took
+        assert sorted(page, key=lambda row: row.created_at, reverse=True) == list(page)
 
 
 def lived(bench: Bench, request_id: str) -> Operation:
