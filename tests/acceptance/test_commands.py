@@ -43,6 +43,7 @@ SURFACE = {
     "strategies list": "",
     "strategies validate": "FILE",
     "strategies show": "FILE",
+    "strategies check": "FILE --symbols --timeframes --start-date --end-date --points --seed",
     "data import": "FILE --symbol --timeframe --timezone --fix",
     "data list": "",
     "data show": "SYMBOL TF",
