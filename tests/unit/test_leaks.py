@@ -23,8 +23,10 @@ from ktrdr.features.labels import Labels, make_labels
 from ktrdr.features.leaks import Findings, find_leaks, make_subject
 from ktrdr.features.leaks.comparing import differing
 from ktrdr.features.leaks.futures import CHANGES, num_closed, with_other_future, without_future
+from ktrdr.features.pipeline import SymbolSeries, fill_matrix
 from ktrdr.features.portrait import Portrait, portray
 from ktrdr.features.splitting import Cut, LabelledRows, cut
+from ktrdr.strategy.indicators import INDICATORS
 from ktrdr.strategy.loading import load_strategy, validate_strategy
 from ktrdr.strategy.schema import Strategy
 
@@ -158,6 +160,16 @@ def test_several_timeframes_and_symbols_are_clean(
     found = checked(make_strategy(symbol, timeframes=SEVERAL, model=model))
     assert found.leaks == ()
     assert len(found.points) == 5 * (1 if isinstance(symbol, str) else 2)
+
+
+def test_every_indicator_of_the_grammar_is_clean() -> None:
+    outputs = [f"{name}.{o}" for name, grammar in INDICATORS.items() for o in grammar.outputs]
+    strategy = make_strategy(
+        indicators={name: {"type": name} for name in INDICATORS},
+        fuzzy_sets={"level": {"indicator": "rsi", "low": [0, 30, 50]}},
+        nn_inputs=[{"raw_indicator": output, "normalization": "robust"} for output in outputs],
+    )
+    assert checked(strategy, points=6).leaks == ()
 
 
 def test_points_lie_where_mistakes_show_and_the_seed_draws_them_again() -> None:
@@ -322,6 +334,17 @@ def test_what_is_fitted_on_all_rows_is_caught_by_name(monkeypatch: pytest.Monkey
     assert all(leak.largest_change for leak in found.leaks)
     crisp = checked(make_strategy(model={"type": "neuro_fuzzy"}))
     assert kinds_of(crisp) == {"1h_mean_raw": {"fit"}, "1h_wide": {"fit"}}
+
+
+def test_a_matrix_that_is_adjusted_by_all_rows_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    def adjusted(matrix: Any, series: SymbolSeries, *rest: Any) -> None:
+        fill_matrix(matrix, series, *rest)
+        matrix[:, 2] -= np.float32(series.base.close.mean())
+
+    monkeypatch.setattr(datasets, "fill_matrix", adjusted)
+    found = checked(make_strategy(["ONE", "TWO"]))
+    assert kinds_of(found) == {"1h_mean_raw": {"fit"}}
+    assert [leak.symbol for leak in found.leaks] == ["ONE", "TWO"]
 
 
 def test_labels_that_are_known_later_than_they_say_are_caught(

@@ -15,7 +15,7 @@ import numpy as np
 from ktrdr.data.bars import IntArray
 from ktrdr.errors import InvalidData
 from ktrdr.features.dataset import Dataset, build_dataset, label_rows
-from ktrdr.features.leaks.comparing import LABEL, ROWS, AnyArray, Leak, bits, largest
+from ktrdr.features.leaks.comparing import LABEL, ROWS, AnyArray, Leak, bits, differing, largest
 from ktrdr.features.leaks.futures import CHANGES, Moments, with_other_future
 from ktrdr.features.leaks.subjects import Fold, Subject
 from ktrdr.features.splitting import SPLITS, Piece, pieces
@@ -36,7 +36,7 @@ def leaks_behind_splits(
         for other in others:
             yield from _rows_and_labels(subject, fold.dataset, other, judge, moments)
             if judges_all:
-                yield from _fitted(subject, fold.dataset, other, max(moments.values()))
+                yield from _fitted(subject, fold.dataset, other, moments)
         if not others:
             notes.append(
                 f"fold {fold.number}: whether training knows its {judge.split} split could not be"
@@ -141,13 +141,35 @@ class _Samples:
         return cls(dataset.timestamps[inside], dataset.labels[inside], weights[inside])
 
 
-def _fitted(subject: Subject, before: Dataset, after: Dataset, moment: int) -> Iterator[Leak]:
-    groups = input_groups(subject.strategy)
-    for group, there, here in zip(groups, before.transforms, after.transforms, strict=True):
+def _fitted(subject: Subject, before: Dataset, after: Dataset, moments: Moments) -> Iterator[Leak]:
+    """What was fitted, and the columns of training rows in which something else was."""
+    column, rows = 0, before.splits.train
+    same_rows = np.array_equal(before.timestamps[: rows.stop], after.timestamps[: rows.stop])
+    for group, there, here in zip(
+        input_groups(subject.strategy), before.transforms, after.transforms, strict=True
+    ):
         if there.as_json() != here.as_json():
-            change = largest(_numbers(there), _numbers(here))
+            change, moment = largest(_numbers(there), _numbers(here)), max(moments.values())
             for name in there.names:
                 yield Leak(name, group.reference, "fit", None, None, 0, change, moment)
+        elif same_rows:
+            for place, name in enumerate(there.names, column):
+                yield from _column(before, after, place, (name, group.reference), moments)
+        column += len(there.names)
+
+
+def _column(
+    before: Dataset, after: Dataset, place: int, called: tuple[str, str], moments: Moments
+) -> Iterator[Leak]:
+    for part in before.segments_of(before.splits.train):
+        rows = slice(part.start, part.stop)
+        there, here = before.inputs[rows, place], after.inputs[rows, place]
+        changed = differing(there, here)
+        if len(changed):
+            symbol = next(s.symbol for s in before.segments if s.start == part.start)
+            first = int(before.timestamps[part.start + int(changed[0])])
+            change = largest(there, here)
+            yield Leak(*called, "fit", symbol, first, len(changed), change, moments[symbol])
 
 
 def _numbers(transform: Transform) -> AnyArray:
