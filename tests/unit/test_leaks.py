@@ -69,6 +69,8 @@ STORED = {
     ("ONE", "1h"): with_weekends(sample_bars("ONE", rows=ROWS)),
     ("TWO", "1h"): taken(sample_bars("TWO", rows=ROWS, seed=8), np.arange(ROWS) % 997 > 40),
     ("FINE", "30m"): taken(sample_bars("FINE", "30m", rows=ROWS), np.arange(ROWS) % 29 > 0),
+    ("ODD", "1h"): sample_bars("ODD", rows=1000),
+    ("ODD", "30m"): taken(sample_bars("ODD", "30m", rows=2000), np.arange(2000) % 7 > 0),
     ("BOTH", "1h"): sample_bars("BOTH", rows=ROWS, seed=9),
     ("BOTH", "4h"): sample_bars("BOTH", "4h", rows=ROWS // 4, seed=10),
 }
@@ -160,6 +162,14 @@ def test_several_timeframes_and_symbols_are_clean(
     found = checked(make_strategy(symbol, timeframes=SEVERAL, model=model))
     assert found.leaks == ()
     assert len(found.points) == 5 * (1 if isinstance(symbol, str) else 2)
+
+
+def test_a_resampled_bar_whose_end_only_the_clock_tells_is_no_leak() -> None:
+    """Its last lower bar is missing, while the base bar that closes with it is stored."""
+    timeframes = {"mode": "multi_timeframe", "list": ["1h", "90m"], "resample": True}
+    found = checked(make_strategy("ODD", timeframes=timeframes), points=300)
+    assert len(found.points) == 300
+    assert found.leaks == ()
 
 
 def test_every_indicator_of_the_grammar_is_clean() -> None:
@@ -363,14 +373,18 @@ def test_labels_that_are_known_later_than_they_say_are_caught(
     assert values.leaks[0].largest_change
 
 
-def test_rows_without_a_purge_are_caught(monkeypatch: pytest.MonkeyPatch) -> None:
-    def unpurged(rows: LabelledRows, stretches: Any, embargo: int) -> Cut:
-        return cut(replace(rows, known_at=rows.bars), stretches, embargo)
+@pytest.mark.parametrize("too_few", [1, 12], ids=["by_one_bar", "at_all"])
+@pytest.mark.parametrize("data_split", SPLITS, ids=["shares", "walk_forward", "purged_kfold"])
+def test_rows_that_are_not_purged_are_caught(
+    too_few: int, data_split: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def cut_too_late(rows: LabelledRows, stretches: Any, embargo: int) -> Cut:
+        return cut(replace(rows, known_at=rows.known_at - too_few), stretches, embargo)
 
-    monkeypatch.setattr(datasets, "cut", unpurged)
-    found = checked(make_strategy())
+    monkeypatch.setattr(datasets, "cut", cut_too_late)
+    found = checked(make_strategy(labels=LABELS[2], data_split=data_split))
     assert kinds_of(found) == {"label": {"label"}}
-    assert {leak.symbol for leak in found.leaks} == {"ONE"}
+    assert found.leaks[0].rows == too_few
 
 
 def test_training_rows_that_a_later_price_chooses_are_caught(

@@ -43,13 +43,14 @@ class Leak:
 
 
 def merged(leaks: Iterable[Leak]) -> tuple[Leak, ...]:
-    """One leak for each feature, kind and symbol: the one that shows first, with the most rows and
-    the largest change of all."""
+    """One leak for each feature, kind and symbol, feature by feature: the one that shows first,
+    with the most rows and the largest change of all."""
     found: dict[tuple[str, str, str, str | None], Leak] = {}
     for leak in leaks:
         key = (leak.feature, leak.source, leak.kind, leak.symbol)
         found[key] = _both(found[key], leak) if key in found else leak
-    return tuple(found.values())
+    features = list(dict.fromkeys(leak.feature for leak in found.values()))
+    return tuple(sorted(found.values(), key=lambda leak: features.index(leak.feature)))
 
 
 def _both(one: Leak, other: Leak) -> Leak:
