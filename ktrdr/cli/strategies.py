@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ktrdr.cli import render, views
+from ktrdr.cli import render, strategy_check, views
 from ktrdr.cli.command import Call, command, group
 from ktrdr.errors import KtrdrError
 
@@ -24,6 +24,7 @@ def add_to(app: typer.Typer) -> None:
     command(family, "validate")(validate)
     command(family, "show")(show)
     command(family, "migrate")(migrate)
+    strategy_check.add_to(family)
 
 
 def list_strategies(call: Call) -> int:

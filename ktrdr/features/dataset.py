@@ -17,7 +17,7 @@ from ktrdr.features.checking import check_cuts, check_labels, check_overlap
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.labels import LabelArray, class_names, make_labels
 from ktrdr.features.pipeline import InputArray, SymbolSeries, compute_series, fill_matrix
-from ktrdr.features.splitting import SPLITS, Cut, LabelledRows, cut, pieces
+from ktrdr.features.splitting import SPLITS, Cut, LabelledRows, Piece, cut, pieces
 from ktrdr.features.transforms import Transform, fit_transform, grades_itself, needs_fitting
 from ktrdr.strategy.schema import Strategy
 
@@ -90,10 +90,16 @@ class Dataset:
         return tuple(part for part in parts if len(part))
 
 
-def build_dataset(strategy: Strategy, market: Market, fold: int = 1) -> Dataset:
+def build_dataset(
+    strategy: Strategy,
+    market: Market,
+    fold: int = 1,
+    stretches: Sequence[Piece] | None = None,
+) -> Dataset:
     """Compute inputs and labels, split, purge, and fit what is fitted on the training rows.
 
-    `fold` counts from 1; a chronological split has one.
+    `fold` counts from 1; a chronological split has one. `stretches` are those of the fold unless
+    given: the same cuts for other bars.
 
     Raises InvalidData, with numbers, for too few bars, symbols that do not overlap, a split
     without a single sample, and training labels that teach nothing: a class that never occurs, or
@@ -114,8 +120,9 @@ def _build(strategy: Strategy, market: Market, fold: int) -> Dataset:
     series = [compute_series(strategy, market, symbol) for symbol in market.symbols]
     labelled = [label_rows(strategy, one) for one in series]
     spec, names = strategy.training.data_split, class_names(strategy.training.labels)
-    moments = np.concatenate([rows.moments for rows in labelled])
-    stretches = pieces(moments, spec, fold) if len(moments) else ()
+    if stretches is None:
+        moments = np.concatenate([rows.moments for rows in labelled])
+        stretches = pieces(moments, spec, fold) if len(moments) else ()
     cuts = [cut(rows, stretches, spec.embargo) for rows in labelled]
     check_cuts(strategy, market, labelled, cuts)
     transforms = _fit(strategy, series, _training_bars(labelled, cuts))

@@ -47,6 +47,7 @@ SURFACE = {
     "strategies show": "FILE",
     "strategies migrate": "FILE --out",
     "data import": "FILE --symbol --timeframe --format --timezone --price-scale --fix",
+    "strategies check": "FILE --symbols --timeframes --start-date --end-date --points --seed",
     "data list": "",
     "data show": "SYMBOL TF",
     "data sample": "",

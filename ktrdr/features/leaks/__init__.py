@@ -1,0 +1,52 @@
+"""Does anything that a model sees, or is fitted to, depend on bars that came later?
+
+Nothing is simulated: the pipeline that trains computes again from bars whose future is missing, or
+another one, and every bit that must not change is compared. A difference proves a leak; that there
+is none is evidence, and stronger with more points.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ktrdr.features.leaks.behind_splits import edges_follow_prices, leaks_behind_splits
+from ktrdr.features.leaks.comparing import Leak, merged
+from ktrdr.features.leaks.points import Point, draw_points
+from ktrdr.features.leaks.probing import leaks_at_points
+from ktrdr.features.leaks.subjects import Subject, make_subject
+
+__all__ = ["Findings", "Leak", "Point", "Subject", "find_leaks", "make_subject"]
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The points of each symbol in turn, the leaks, and what is to be known about them."""
+
+    points: tuple[Point, ...]
+    leaks: tuple[Leak, ...]
+    notes: tuple[str, ...]
+
+
+def find_leaks(subject: Subject, seed: int, points: int) -> Findings:
+    """Take away and change the future at `points` points of each symbol, and behind every split.
+
+    The same seed draws the same points and the same other futures.
+    """
+    random, notes = np.random.default_rng(seed), list[str]()
+    drawn = draw_points(subject, points, random)
+    leaks = list(leaks_at_points(subject, drawn, random, notes))
+    for fold in subject.folds:
+        leaks += leaks_behind_splits(subject, fold, random, notes)
+    if edges_follow_prices(subject, random):
+        notes.append(
+            "splits: their edges are shares of the labelled rows, and how many"
+            f" {subject.strategy.training.labels.source} gives is up to the last prices: other bars"
+            " at the end move them a little"
+        )
+    for one, own in zip(subject.symbols, drawn, strict=True):
+        if not own:
+            notes.append(f"{one.symbol}: too few bars to look at a single point")
+    flat = tuple(point for own in drawn for point in own)
+    return Findings(flat, merged(leaks), tuple(dict.fromkeys(notes)))
