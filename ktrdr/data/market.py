@@ -62,7 +62,9 @@ def fingerprint_of(sources: Iterable[Bars]) -> str:
     """The sha256 over the rows of several series, in their order; of one it is that series' own,
     as operations have it that are older than this."""
     digests = [fingerprint(bars) for bars in sources]
-    return digests[0] if len(digests) == 1 else hashlib.sha256("".join(digests).encode()).hexdigest()
+    if len(digests) == 1:
+        return digests[0]
+    return hashlib.sha256("".join(digests).encode()).hexdigest()
 
 
 def span_of(bars: Bars) -> Span:
