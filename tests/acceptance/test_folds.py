@@ -97,7 +97,6 @@ def test_ctrl_c_cancels_all_folds_and_each_can_be_resumed_alone(
     assert [record["status"] for record in records] == ["cancelled"] * 3
     assert found["summary"]["cancelled"] == 3
     assert found["summary"]["metrics"] == {}
-    assert all(record["checkpoint"] for record in records if record["started_at"])
     check_resumed(home, strategy, next(r for r in records if r["checkpoint"]))
 
 
