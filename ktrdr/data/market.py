@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 
 from ktrdr.data.bars import Bars, fingerprint, format_us, timeframe_us
 from ktrdr.data.resampling import can_resample, resample
@@ -52,7 +53,7 @@ class Market:
     def spans(self) -> tuple[Span, ...]:
         return tuple(span_of(bars) for bars in self.sources)
 
-    @property
+    @cached_property
     def fingerprint(self) -> str:
         """The sha256 over exactly these rows: appended bars do not change it."""
         return fingerprint_of(self.sources)
