@@ -105,8 +105,11 @@ def build_dataset(
     without a single sample, and training labels that teach nothing: a class that never occurs, or
     a value that never changes.
     """
+    check_overlap(market)
+    series = [compute_series(strategy, market, symbol) for symbol in market.symbols]
+    labelled = [label_rows(strategy, one) for one in series]
     try:
-        return _build(strategy, market, fold)
+        return _of_fold(strategy, market, series, labelled, fold)
     except InvalidData as error:
         folds = strategy.training.data_split.num_folds
         if folds == 1:
@@ -115,10 +118,13 @@ def build_dataset(
         raise InvalidData(message, **error.details, fold=fold) from None
 
 
-def _build(strategy: Strategy, market: Market, fold: int) -> Dataset:
-    check_overlap(market)
-    series = [compute_series(strategy, market, symbol) for symbol in market.symbols]
-    labelled = [label_rows(strategy, one) for one in series]
+def _of_fold(
+    strategy: Strategy,
+    market: Market,
+    series: list[SymbolSeries],
+    labelled: list[LabelledRows],
+    fold: int,
+) -> Dataset:
     spec, names = strategy.training.data_split, class_names(strategy.training.labels)
     if stretches is None:
         moments = np.concatenate([rows.moments for rows in labelled])

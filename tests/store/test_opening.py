@@ -10,6 +10,7 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic import command
@@ -142,6 +143,49 @@ def test_a_store_of_the_first_schema_is_upgraded_once_and_loses_nothing(
         assert len(service.checkpoints(name) + service.checkpoints(name, doomed=True)) == 3
     assert service.model("demo").version == 2
     store.close()
+
+
+def test_plans_of_one_series_are_upgraded_to_plans_of_several(shared_bench: Bench) -> None:
+    before = [shared_bench.running(f"r{n}") for n in (1, 2)]
+    old = {
+        "symbols": ["EURUSD"],
+        "timeframes": ["5m"],
+        "span": {"first": 1, "last": 2, "rows": 2},
+        "overrides": {"symbol": "EURUSD", "timeframe": "5m", "epochs": 4},
+    }
+    plan_text = {
+        key: value for key, value in vars(before[0].plan).items() if key not in ("spans", *old)
+    }
+    request_text = {k: v for k, v in vars(before[0].request).items() if k not in ("fold", *old)}
+    replace_json(
+        shared_bench,
+        before[0].operation_id,
+        plan={**plan_text, "span": old["span"], "overrides": old["overrides"]},
+        request={**request_text, "symbols": old["symbols"], "timeframes": old["timeframes"]},
+    )
+    shared_bench.execute("UPDATE alembic_version SET version_num = '0002'")
+    shared_bench.store.close()
+    assert len(set(in_processes(4, lambda _index: opened_id(shared_bench.url)))) == 1
+    store = open_store(shared_bench.url)
+    service = OperationsService(store)
+    upgraded = service.get(before[0].operation_id)
+    span = {"symbol": "EURUSD", "timeframe": "5m", "first": 1, "last": 2, "rows": 2}
+    assert upgraded.plan.spans == [span]
+    assert upgraded.plan.overrides == {"symbols": ["EURUSD"], "timeframes": ["5m"], "epochs": 4}
+    assert upgraded.plan.config == before[0].plan.config
+    assert upgraded.request.fold is None
+    assert (upgraded.status, upgraded.owner) == (before[0].status, before[0].owner)
+    assert service.get(before[1].operation_id) == before[1]  # one of several already
+    store.close()
+
+
+def replace_json(bench: Bench, operation_id: str, **documents: Any) -> None:
+    """Write columns of an operation as an older ktrdr wrote them."""
+    table = metadata.tables["operations"]
+    with bench.store._writer.begin() as connection:
+        for name, document in documents.items():
+            change = table.update().where(table.c.operation_id == operation_id)
+            connection.execute(change.values({name: document}))
 
 
 def make_first_schema(database_url: str, folder: Path) -> tuple[str, dict[str, Operation]]:
