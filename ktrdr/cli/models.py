@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ktrdr.cli import predicting, render, views
+from ktrdr.cli import evaluating, predicting, render, views
 from ktrdr.cli.command import Call, command, group
 from ktrdr.operations.guards import parse_model_name
 
@@ -16,6 +16,7 @@ def add_to(app: typer.Typer) -> None:
     command(family, "list")(list_models)
     command(family, "show")(show)
     predicting.add_to(family)
+    evaluating.add_to(family)
 
 
 def list_models(call: Call) -> int:

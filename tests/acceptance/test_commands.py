@@ -41,6 +41,7 @@ SURFACE = {
     "models list": "",
     "models show": "NAME[@vN]",
     "models predict": "NAME[@vN] --symbol --timeframe --from --to --out",
+    "models evaluate": "NAME[@vN] --symbol --from --to --plot",
     "strategies list": "",
     "strategies validate": "FILE",
     "strategies show": "FILE",
