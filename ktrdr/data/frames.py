@@ -7,6 +7,7 @@ in UTC; a pandas frame may have it as its index.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 from collections.abc import Mapping
@@ -88,13 +89,16 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
 
     Raises Usage where the disk refuses.
     """
+    buffer = io.BytesIO()  # polars would hide a full disk behind errors of its own
+    if path.suffix.lower() == ".csv":
+        with_plain_values(frame).write_csv(buffer)
+    else:
+        frame.write_parquet(buffer)
+    content = buffer.getbuffer()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
-            if path.suffix.lower() == ".csv":
-                with_plain_values(frame).write_csv(file)
-            else:
-                frame.write_parquet(file)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
