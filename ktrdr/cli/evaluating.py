@@ -57,15 +57,10 @@ def evaluate(
     Without dates on the rows that its training kept for testing.
     """
     from ktrdr.cli import plots
-    from ktrdr.data.bars import parse_date_range
 
     path = None if plot is None else plots.png_path(plot)
-    within = parse_date_range(start, end)
     with call.client() as client:
-        loaded = client.load_model(model)
-        from ktrdr.training import judging
-
-        found = judging.evaluate(loaded, client.bars, symbol, within)
+        found = client.evaluate(model, symbol, start, end)
     if path is not None:
         from ktrdr.cli.plots_evaluation import draw_evaluation
 

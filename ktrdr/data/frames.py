@@ -58,7 +58,7 @@ def to_frame(timestamps: IntArray, columns: Mapping[str, NDArray[np.float32]]) -
 
 def with_plain_values(frame: pl.DataFrame) -> pl.DataFrame:
     """The same rows as text may say them: times ISO 8601 with Z, numbers as short as they can be
-    and still be the same float32."""
+    and still be the same float32, null where they are none."""
     import polars as pl
     import polars.selectors as cs
 
@@ -66,7 +66,7 @@ def with_plain_values(frame: pl.DataFrame) -> pl.DataFrame:
     fraction = "%.6f" if (times % 1_000_000 != 0).any() else ""
     return frame.with_columns(
         frame["timestamp"].dt.strftime(f"%Y-%m-%dT%H:%M:%S{fraction}Z"),
-        cs.float().cast(pl.String).cast(pl.Float64),
+        pl.when(cs.float().is_finite()).then(cs.float().cast(pl.String).cast(pl.Float64)),
     )
 
 

@@ -148,6 +148,20 @@ def test_a_loss_from_the_start_is_a_drawdown_and_ruin_stays() -> None:
     assert returns_of(np.array([0.5, -1.5, 3.0]))["total_return"] == -1.0
 
 
+def test_a_worth_beyond_all_numbers_is_null() -> None:
+    """Two thousand doublings."""
+    figures, curves = trading([rows("A", list(range(2000)), [1.0] * 2000, [0] * 2000)], CLASSES, 0)
+    assert figures is not None
+    assert figures["gross"] == {
+        "total_return": None,
+        "mean_return": 1.0,
+        "sharpe_per_bar": None,
+        "max_drawdown": None,
+    }
+    assert curves is not None
+    assert curves.gross[1000] == 2.0**1001
+
+
 @pytest.mark.parametrize(
     ("names", "positions"),
     [
@@ -403,6 +417,19 @@ def test_a_model_without_a_test_share_asks_for_dates(tmp_path: Path, store: BarS
     with pytest.raises(InvalidData, match="has no test rows of SAMPLE"):
         evaluate(made.model, store)
     assert evaluate(made.model, store, within=(BARS.first, BARS.last)).document["overall"]["rows"]
+
+
+@pytest.mark.parametrize("fold", [1, 3])
+def test_each_fold_is_judged_on_its_own_test_rows(
+    fold: int, tmp_path: Path, store: BarStore
+) -> None:
+    split = {"data_split": {"mode": "purged_kfold", "folds": 3}}
+    made = train(tmp_path, make_strategy(training=split), fold=fold)
+    overall = evaluate(made.model, store).document["overall"]
+    assert overall["metrics"]["confusion_matrix"] == made.completed.metrics["confusion_matrix"]
+    assert overall["seen"]["test"] == overall["rows"] == len(made.dataset.splits.test)
+    middle = evaluate(made.model, store, within=(BARS.first, BARS.last)).document["overall"]
+    assert middle["seen"]["train"] == len(made.dataset.splits.train)
 
 
 def test_samples_of_an_event_filter_are_what_counts(tmp_path: Path, store: BarStore) -> None:

@@ -44,6 +44,8 @@ def test_times_are_written_with_z_and_a_fraction_where_there_is_one() -> None:
     values = {"x": np.array([0.1, 1 / 3], np.float32)}
     plain = with_plain_values(to_frame(np.array([0, HOUR_US]), values))
     assert plain.rows() == [("1970-01-01T00:00:00Z", 0.1), ("1970-01-01T01:00:00Z", 0.33333334)]
+    nothing = to_frame(np.array([0, 1]), {"x": np.array([np.nan, np.inf], np.float32)})
+    assert with_plain_values(nothing)["x"].to_list() == [None, None]
     odd = with_plain_values(to_frame(np.array([0, HOUR_US + 5]), values))
     assert odd["timestamp"].to_list() == [
         "1970-01-01T00:00:00.000000Z",

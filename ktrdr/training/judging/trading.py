@@ -6,6 +6,7 @@ slippage, no interest, no limit: a view of the answers, not a backtest.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -116,23 +117,31 @@ def returns_of(returns: FloatArray) -> dict[str, float | None]:
 
     `sharpe_per_bar` is their mean by their sample standard deviation; times the square root of the
     bars in a year it would be annual. `max_drawdown` is the
-    largest fall from a peak, as a fraction of it, the start included.
+    largest fall from a peak, as a fraction of it, the start included. What leaves the numbers on
+    the way is None.
     """
     curve = np.append(1.0, equity(returns))
+    with np.errstate(invalid="ignore"):
+        falls = 1.0 - curve / np.maximum.accumulate(curve)
     deviation = float(returns.std(ddof=1)) if len(returns) > 1 else 0.0
     varies = bool((returns != returns[0]).any())
     return {
-        "total_return": float(curve[-1] - 1.0),
+        "total_return": _number(curve[-1] - 1.0),
         "mean_return": float(returns.mean()),
         "sharpe_per_bar": ratio(float(returns.mean()), deviation) if varies else None,
-        "max_drawdown": float((1.0 - curve / np.maximum.accumulate(curve)).max()),
+        "max_drawdown": _number(falls.max()),
     }
 
 
 def equity(returns: FloatArray) -> FloatArray:
     """What one unit becomes; what is lost once stays lost."""
-    curve: FloatArray = np.multiply.accumulate(np.maximum(1.0 + returns, 0.0))
+    with np.errstate(over="ignore", invalid="ignore"):
+        curve: FloatArray = np.multiply.accumulate(np.maximum(1.0 + returns, 0.0))
     return curve
+
+
+def _number(value: float) -> float | None:
+    return float(value) if math.isfinite(value) else None
 
 
 def _together(books: Sequence[Book]) -> tuple[IntArray, FloatArray, FloatArray]:
