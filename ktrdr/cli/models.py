@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from ktrdr.cli import predicting, render, views
+from ktrdr.cli import evaluating, predicting, render, views
 from ktrdr.cli.command import Call, command, group
 from ktrdr.operations.guards import parse_model_name
 
@@ -21,6 +21,7 @@ def add_to(app: typer.Typer) -> None:
     command(family, "show")(show)
     command(family, "rules")(rules)
     predicting.add_to(family)
+    evaluating.add_to(family)
 
 
 def list_models(call: Call) -> int:

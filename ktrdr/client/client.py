@@ -31,6 +31,7 @@ Prepared = tuple[tuple[values.Request, values.Plan], ...]
 if TYPE_CHECKING:
     from ktrdr.data.store import BarStore
     from ktrdr.runtime.embedded import EmbeddedRay
+    from ktrdr.training.judging import Evaluation
     from ktrdr.training.models import LoadedModel
 
 
@@ -250,6 +251,24 @@ class Client:
             name, version = parse_model_name(name)
         row = self.service.model(name, version)
         return load_model(*read_model(Storage(Path(row.storage)), row.strategy_name, row.version))
+
+    def evaluate(
+        self,
+        model: str,
+        symbol: str | None = None,
+        start_date: str | None = None,
+        end_date: str | None = None,
+    ) -> Evaluation:
+        """Judge a model (NAME or NAME@vN) on stored bars, by default on its own test rows.
+
+        Raises:
+            what `load_model` raises, and DataNotFound, InvalidData, Usage.
+        """
+        from ktrdr.data.bars import parse_date_range
+        from ktrdr.training import judging
+
+        within = parse_date_range(start_date, end_date)
+        return judging.evaluate(self.load_model(model), self.bars, symbol, within)
 
     @property
     def bars(self) -> BarStore:

@@ -7,6 +7,7 @@ in UTC; a pandas frame may have it as its index.
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import secrets
 from collections.abc import Mapping
@@ -57,7 +58,7 @@ def to_frame(timestamps: IntArray, columns: Mapping[str, NDArray[np.float32]]) -
 
 def with_plain_values(frame: pl.DataFrame) -> pl.DataFrame:
     """The same rows as text may say them: times ISO 8601 with Z, numbers as short as they can be
-    and still be the same float32."""
+    and still be the same float32, null where they are none."""
     import polars as pl
     import polars.selectors as cs
 
@@ -65,7 +66,7 @@ def with_plain_values(frame: pl.DataFrame) -> pl.DataFrame:
     fraction = "%.6f" if (times % 1_000_000 != 0).any() else ""
     return frame.with_columns(
         frame["timestamp"].dt.strftime(f"%Y-%m-%dT%H:%M:%S{fraction}Z"),
-        cs.float().cast(pl.String).cast(pl.Float64),
+        pl.when(cs.float().is_finite()).then(cs.float().cast(pl.String).cast(pl.Float64)),
     )
 
 
@@ -88,13 +89,16 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
 
     Raises Usage where the disk refuses.
     """
+    buffer = io.BytesIO()  # polars would hide a full disk behind errors of its own
+    if path.suffix.lower() == ".csv":
+        with_plain_values(frame).write_csv(buffer)
+    else:
+        frame.write_parquet(buffer)
+    content = buffer.getbuffer()
     temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
         with temporary.open("xb") as file:
-            if path.suffix.lower() == ".csv":
-                with_plain_values(frame).write_csv(file)
-            else:
-                frame.write_parquet(file)
+            file.write(content)
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)

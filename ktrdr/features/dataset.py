@@ -108,8 +108,12 @@ def build_dataset(
     check_overlap(market)
     series = [compute_series(strategy, market, symbol) for symbol in market.symbols]
     labelled = [label_rows(strategy, one) for one in series]
+    if stretches is None:
+        moments = np.concatenate([rows.moments for rows in labelled])
+        split = strategy.training.data_split
+        stretches = pieces(moments, split, fold) if len(moments) else ()
     try:
-        return _of_fold(strategy, market, series, labelled, fold)
+        return _cut_at(stretches, strategy, market, series, labelled)
     except InvalidData as error:
         folds = strategy.training.data_split.num_folds
         if folds == 1:
@@ -118,17 +122,14 @@ def build_dataset(
         raise InvalidData(message, **error.details, fold=fold) from None
 
 
-def _of_fold(
+def _cut_at(
+    stretches: Sequence[Piece],
     strategy: Strategy,
     market: Market,
     series: list[SymbolSeries],
     labelled: list[LabelledRows],
-    fold: int,
 ) -> Dataset:
     spec, names = strategy.training.data_split, class_names(strategy.training.labels)
-    if stretches is None:
-        moments = np.concatenate([rows.moments for rows in labelled])
-        stretches = pieces(moments, spec, fold) if len(moments) else ()
     cuts = [cut(rows, stretches, spec.embargo) for rows in labelled]
     check_cuts(strategy, market, labelled, cuts)
     transforms = _fit(strategy, series, _training_bars(labelled, cuts))

@@ -42,6 +42,7 @@ SURFACE = {
     "models show": "NAME[@vN]",
     "models rules": "NAME[@vN] --top --plot",
     "models predict": "NAME[@vN] --symbol --timeframe --from --to --out",
+    "models evaluate": "NAME[@vN] --symbol --from --to --plot",
     "strategies list": "",
     "strategies validate": "FILE",
     "strategies show": "FILE",

@@ -17,13 +17,14 @@ from ktrdr.data.bars import columns
 from ktrdr.data.market import one_series
 from ktrdr.data.resampling import resample
 from ktrdr.data.sample import sample_bars
-from ktrdr.errors import InvalidData, Usage
+from ktrdr.data.store import BarStore
+from ktrdr.errors import DataNotFound, InvalidData, Usage
 from ktrdr.features.pipeline import compute_inputs
 from ktrdr.features.recipe import Recipe
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.batches import Split
 from ktrdr.training.inference import BATCH_ROWS, answers
-from ktrdr.training.prediction import model_inputs, predict
+from ktrdr.training.prediction import model_inputs, predict, stored_market
 
 CPU = torch.device("cpu")
 LENGTH = 6  # of the sequences
@@ -221,6 +222,17 @@ def test_higher_timeframes_are_given_or_resampled(trained: Train, tmp_path: Path
     assert values(without.predict({"4h": higher, "1h": BARS})).shape == values(resampled).shape
     with pytest.raises(InvalidData, match="needs bars of 4h, 1h, and 4h is missing"):
         without.predict(BARS)
+
+
+def test_stored_bars_are_read_or_resampled_alike(trained: Train, tmp_path: Path) -> None:
+    model, store = trained(make_strategy(data=TWO)).model, BarStore(tmp_path)
+    store.write(BARS)
+    resampled = predict(model, stored_market(model, store, "SAMPLE"))
+    assert resampled.equals(model.predict(BARS))
+    store.write(resample(sample_bars(rows=3000, seed=5), "4h"))
+    assert not predict(model, stored_market(model, store, "SAMPLE")).equals(resampled)
+    with pytest.raises(DataNotFound, match="no bars of OTHER 4h, OTHER 1h"):
+        stored_market(model, store, "OTHER")
 
 
 def test_a_bar_that_comes_later_changes_no_answer_before_it(trained: Train) -> None:

@@ -104,10 +104,10 @@ def market_of(strategy: Strategy, *several: Bars) -> Market:
     )
 
 
-def train(root: Path, strategy: Strategy, market: Market | None = None) -> Trained:
+def train(root: Path, strategy: Strategy, market: Market | None = None, fold: int = 1) -> Trained:
     """Train, store and load."""
     market = market or market_of(strategy)
-    dataset = build_dataset(strategy, market)
+    dataset = build_dataset(strategy, market, fold)
     storage = make_storage(root)
     job = make_job(strategy, dataset)
     completed = fit(job, dataset, LocalContext(storage, OPERATION, 1))
