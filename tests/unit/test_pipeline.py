@@ -10,14 +10,19 @@ import numpy as np
 import pytest
 
 from ktrdr.data.bars import Bars
+<<<<<<< HEAD
 from ktrdr.data.market import Market, gather, one_series
+=======
+from ktrdr.data.market import gather, one_series
+from ktrdr.data.resampling import resample
+>>>>>>> bench
 from ktrdr.data.sample import sample_bars
 from ktrdr.errors import InvalidData
 from ktrdr.features.cache import dataset_key
 from ktrdr.features.dataset import build_dataset
 from ktrdr.features.fuzzy import grade
 from ktrdr.features.indicators import IndicatorOutputs
-from ktrdr.features.pipeline import Inputs, compute_inputs
+from ktrdr.features.pipeline import Inputs, compute_inputs, compute_series, fill_matrix
 from ktrdr.features.transforms import unfitted
 from ktrdr.strategy.loading import config, load_strategy, validate_strategy
 from ktrdr.strategy.naming import input_groups
@@ -171,3 +176,32 @@ def test_prices_that_overflow_are_refused_and_not_passed_on() -> None:
     )
     with pytest.raises(InvalidData, match="indicator a has no finite value"):
         inputs_of(strategy, bars)
+
+
+def test_rows_are_the_same_whichever_are_asked_for_together() -> None:
+    strategy = make_strategy(
+        training_data={
+            "symbols": {"symbol": "SAMPLE"},
+            "timeframes": {"list": ["1h", "1d"], "mode": "multi_timeframe", "resample": True},
+            "history_required": 50,
+        },
+    )
+    bars = sample_bars(rows=20_000)
+    by_name = {"1h": bars, "1d": resample(bars, "1d")}
+    market = gather(("SAMPLE",), ("1h", "1d"), "1h", lambda _, timeframe: by_name[timeframe])
+    transforms = unfitted(strategy)
+    whole = compute_inputs(strategy, market, "SAMPLE", transforms)
+    series = compute_series(strategy, market, "SAMPLE")
+    every = np.arange(whole.first, len(bars))
+    random = np.random.default_rng(5)
+    some = [every[:1], every[-1:], every[::37], np.sort(random.choice(every, 9_000, False))]
+    for rows in some:
+        matrix = np.full((len(rows), whole.matrix.shape[1]), np.nan, np.float32)
+        fill_matrix(matrix, series, rows, transforms)
+        assert matrix.tobytes() == whole.matrix[rows - whole.first].tobytes()
+    one_by_one = [
+        grade(curve, series.shown(group, every)).astype(np.float32)
+        for group, transform in enumerate(transforms)
+        for _, curve in transform.memberships
+    ]
+    assert np.column_stack(one_by_one).tobytes() == whole.matrix.tobytes()
