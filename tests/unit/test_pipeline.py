@@ -10,12 +10,8 @@ import numpy as np
 import pytest
 
 from ktrdr.data.bars import Bars
-<<<<<<< HEAD
 from ktrdr.data.market import Market, gather, one_series
-=======
-from ktrdr.data.market import gather, one_series
 from ktrdr.data.resampling import resample
->>>>>>> bench
 from ktrdr.data.sample import sample_bars
 from ktrdr.errors import InvalidData
 from ktrdr.features.cache import dataset_key
