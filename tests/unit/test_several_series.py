@@ -262,7 +262,7 @@ def test_inputs_that_cannot_be_are_refused_at_their_place(
 
 
 def test_two_inputs_of_one_name_are_refused_for_every_network() -> None:
-    sets = {"r_raw": {"indicator": "r", "low": [0, 30, 60]}}
+    sets = {"r_raw": {"indicator": "r", "low": [0, 30, 60], "high": [40, 70, 100]}}
     inputs = [{"fuzzy_set": "r_raw"}, {"raw_indicator": "r"}]
     strategy(fuzzy_sets=sets, nn_inputs=inputs)  # 1h_r_raw_low beside 1h_r_raw
     with pytest.raises(InvalidStrategy, match="2 inputs would be called 1h_r_raw"):
