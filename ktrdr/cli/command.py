@@ -22,6 +22,10 @@ if TYPE_CHECKING:
 
 Command = Callable[..., int]
 
+Model = Annotated[
+    str, typer.Argument(metavar="NAME[@vN]", help="A strategy's name; its newest version.")
+]
+
 SHARED = {
     "home": (
         "--home",

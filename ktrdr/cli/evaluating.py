@@ -7,8 +7,7 @@ from typing import Annotated, Any
 import typer
 
 from ktrdr.cli import render
-from ktrdr.cli.command import Call, command
-from ktrdr.cli.predicting import Model
+from ktrdr.cli.command import Call, Model, command
 
 Report = dict[str, Any]
 

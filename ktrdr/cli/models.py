@@ -7,12 +7,8 @@ from typing import Annotated
 import typer
 
 from ktrdr.cli import evaluating, predicting, render, views
-from ktrdr.cli.command import Call, command, group
+from ktrdr.cli.command import Call, Model, command, group
 from ktrdr.operations.guards import parse_model_name
-
-Model = Annotated[
-    str, typer.Argument(metavar="NAME[@vN]", help="A strategy's name; its newest version.")
-]
 
 
 def add_to(app: typer.Typer) -> None:

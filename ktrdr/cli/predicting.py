@@ -7,16 +7,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ktrdr.cli import render
-from ktrdr.cli.command import Call, command
+from ktrdr.cli.command import Call, Model, command
 
 if TYPE_CHECKING:
     import polars as pl
 
 _SHOWN_ROWS = 10
-
-Model = Annotated[
-    str, typer.Argument(metavar="NAME[@vN]", help="A strategy's name; its newest version.")
-]
 
 
 def add_to(family: typer.Typer) -> None:
