@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markets import market_of
 
 from ktrdr.data import market as markets
 from ktrdr.data.bars import Bars, FloatArray, IntArray, columns, timeframe_us
@@ -139,7 +140,7 @@ def kinds_of(found: Findings) -> dict[str, set[str]]:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_strategy_is_clean(path: Path) -> None:
     strategy = load_strategy(path)
-    found = find_leaks(make_subject(strategy, one_series(sample_bars(rows=6000))), 3, 8)
+    found = find_leaks(make_subject(strategy, market_of(strategy, sample_bars(rows=6000))), 3, 8)
     assert (len(found.points), found.leaks) == (8, ())
 
 

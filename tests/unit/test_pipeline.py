@@ -8,9 +8,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+from markets import market_of
 
 from ktrdr.data.bars import Bars
-from ktrdr.data.market import Market, gather, one_series
+from ktrdr.data.market import gather, one_series
 from ktrdr.data.resampling import resample
 from ktrdr.data.sample import sample_bars
 from ktrdr.errors import InvalidData
@@ -112,21 +113,6 @@ def test_a_longer_warm_up_goes_before_history_required() -> None:
 def test_an_indicator_that_feeds_no_input_costs_no_warm_up() -> None:
     more = {"r": {"type": "rsi"}, "a": {"type": "adx"}, "long": {"type": "ema", "period": 500}}
     assert inputs_of(make_strategy(indicators=more)).first == 50
-
-
-def market_of(strategy: Strategy, bars: Bars) -> Market:
-    """Bars that are stored at one timeframe only."""
-
-    def read(_: str, timeframe: str) -> Bars | None:
-        return bars if timeframe == bars.timeframe else None
-
-    return gather(
-        strategy.symbols,
-        strategy.timeframes,
-        strategy.base_timeframe,
-        read,
-        lambda _: [bars.timeframe],
-    )
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
