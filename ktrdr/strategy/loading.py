@@ -254,7 +254,7 @@ def _message(item: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         return _unknown_key(item["loc"])
     if kind == "indicator_type":
-        return _unknown_indicator(given.get("type") if isinstance(given, Mapping) else given)
+        return _unknown_indicator(given)
     if kind == "string_pattern_mismatch":
         return f"{str(given)[:64]!r} is not allowed here (must match {item['ctx']['pattern']})"
     if kind in _SHAPES:
@@ -279,7 +279,10 @@ def _unknown_key(loc: tuple[int | str, ...]) -> str:
     return f"unknown key{nearest(key, known)}"
 
 
-def _unknown_indicator(name: Any) -> str:
+def _unknown_indicator(given: Any) -> str:
+    if isinstance(given, str):
+        return f"a mapping is expected, such as {{type: {given[:64]}}}"
+    name = given.get("type") if isinstance(given, Mapping) else None
     if not isinstance(name, str):
         return "an indicator needs a type, such as rsi; docs/strategies.md lists them"
     if name.strip().lower() in ("zigzag", "zigzagindicator"):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -119,6 +120,9 @@ def test_all_mistakes_come_at_once_with_path_and_nearest_name(data: dict[str, An
         ("model.type", "lstn"),
         ("model.architecture.dropout", 1.0),
         ("decisions.output_format", "regresion"),
+        ("decisions", {"filters": {"spread": [float("nan")]}}),
+        ("decisions", {"filters": {"sessions": {"london", "new_york"}}}),
+        ("decisions", {"filters": {"key": b"\xff"}}),
     ],
 )
 def test_a_wrong_value_is_refused_at_its_place(
@@ -164,6 +168,21 @@ def test_a_missing_file_and_a_folder_are_no_strategies(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
     with pytest.raises(InvalidStrategy):
         load_strategy(tmp_path / "latin.yaml")
+
+
+def test_messages_keep_what_the_user_wrote(data: dict[str, Any]) -> None:
+    data["training_data"]["symbols"] = {"mode": "multi_symbol", "list": ["EURUSD", "EURUSD"]}
+    data["indicators"]["rsi_14"] = "rsi"
+    found = problems(data)
+    assert found["training_data.symbols.list"] == "the list names EURUSD twice"
+    assert found["indicators.rsi_14"] == "a mapping is expected, such as {type: rsi}"
+
+
+def test_filters_are_kept_as_plain_values(data: dict[str, Any]) -> None:
+    filters = {"not_before": datetime.date(2020, 1, 31), "hours": [8, 16.5], "on": True, "x": None}
+    data.setdefault("decisions", {})["filters"] = filters
+    kept = config(validate_strategy(data, "x"))["decisions"]["filters"]
+    assert kept == {**filters, "not_before": "2020-01-31"}
 
 
 def test_other_spellings_mean_the_same(data: dict[str, Any]) -> None:
