@@ -24,8 +24,10 @@ from ktrdr.strategy.loading import (
     validate_strategy,
     with_overrides,
 )
+from ktrdr.strategy.notes import notes
 
 SHIPPED = sorted((Path(__file__).parents[2] / "strategies").glob("*.yaml"))
+SHIPPED_BY_NAME = {path.stem: path for path in SHIPPED}
 
 
 @pytest.fixture
@@ -183,6 +185,28 @@ def test_filters_are_kept_as_plain_values(data: dict[str, Any]) -> None:
     data.setdefault("decisions", {})["filters"] = filters
     kept = config(validate_strategy(data, "x"))["decisions"]["filters"]
     assert kept == {**filters, "not_before": "2020-01-31"}
+
+
+def test_what_changes_no_training_is_named() -> None:
+    content = yaml.safe_load(SHIPPED_BY_NAME["several_timeframes"].read_text())
+    assert notes(validate_strategy(content, "x")) == []
+    content["training_data"]["timeframes"]["list"].append("1w")
+    content["indicators"] |= {"a": {"type": "rsi", "source": "b"}, "b": {"type": "sma"}}
+    content["indicators"]["rsi_14"]["source"] = "c"  # which momentum is made of, at one remove
+    content["indicators"]["c"] = {"type": "macd"}
+    content["fuzzy_sets"]["spare"] = {"indicator": "a", "auto": 2}
+    for entry in content["nn_inputs"]:
+        entry["timeframes"] = ["1h", "4h", "1d"]
+    content["decisions"] = {"confidence_threshold": 0.6}
+    content["training"] |= {"focal_gamma": 3.0, "huber_delta": 0.01}
+    assert notes(validate_strategy(content, "x")) == [
+        "training_data.timeframes: no input shows 1w",
+        "indicators.a: no input needs it",
+        "indicators.b: no input needs it",
+        "fuzzy_sets.spare: not among nn_inputs",
+        "decisions.confidence_threshold: stored with the model, not used in training",
+        "training.focal_gamma: only for loss focal, not used with cross_entropy",
+    ]
 
 
 def test_other_spellings_mean_the_same(data: dict[str, Any]) -> None:
