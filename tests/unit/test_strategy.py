@@ -180,6 +180,13 @@ def test_messages_keep_what_the_user_wrote(data: dict[str, Any]) -> None:
     assert found["indicators.rsi_14"] == "a mapping is expected, such as {type: rsi}"
 
 
+def test_a_message_is_short_whatever_stands_there(data: dict[str, Any]) -> None:
+    data["training_data"]["timeframes"] = {"timeframe": "x" * 100_000}
+    for entry in data["nn_inputs"]:
+        entry["timeframes"] = ["1h"]
+    assert all(len(message) < 200 for message in problems(data).values())
+
+
 def test_filters_are_kept_as_plain_values(data: dict[str, Any]) -> None:
     filters = {"not_before": datetime.date(2020, 1, 31), "hours": [8, 16.5], "on": True, "x": None}
     data.setdefault("decisions", {})["filters"] = filters
