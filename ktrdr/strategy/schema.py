@@ -191,7 +191,7 @@ class Strategy(Closed):
     scope: str | None = None
     training_data: TrainingData
     indicators: Annotated[dict[Name, AnyIndicator], Field(min_length=1, max_length=1000)]
-    fuzzy_sets: Annotated[dict[Name, FuzzySet], Field(min_length=1, max_length=1000)]
+    fuzzy_sets: dict[Name, FuzzySet] = Field(default={}, max_length=1000)
     nn_inputs: Annotated[tuple[NetworkInput, ...], Field(min_length=1, max_length=1000)]
     model: Network
     decisions: Decisions = Decisions()

@@ -180,6 +180,19 @@ def test_messages_keep_what_the_user_wrote(data: dict[str, Any]) -> None:
     assert found["indicators.rsi_14"] == "a mapping is expected, such as {type: rsi}"
 
 
+def test_raw_indicators_need_no_fuzzy_set(data: dict[str, Any]) -> None:
+    del data["fuzzy_sets"]
+    data["nn_inputs"] = [{"raw_indicator": "rsi_14", "normalization": "zscore"}]
+    assert validate_strategy(data, "x").fuzzy_sets == {}
+    data["nn_inputs"].append({"fuzzy_set": "momentum"})
+    assert problems(data)["nn_inputs.1.fuzzy_set"].startswith("no fuzzy set 'momentum'")
+
+
+def test_a_symbol_that_is_none_is_proposed_as_one(data: dict[str, Any]) -> None:
+    data["training_data"]["symbols"] = {"symbol": "BTC/USDT"}
+    assert problems(data)["training_data.symbols.symbol"].endswith("write BTCUSDT")
+
+
 def test_a_message_is_short_whatever_stands_there(data: dict[str, Any]) -> None:
     data["training_data"]["timeframes"] = {"timeframe": "x" * 100_000}
     for entry in data["nn_inputs"]:
