@@ -37,9 +37,10 @@ def list_strategies(call: Call) -> int:
 def validate(call: Call, file: StrategyFile) -> int:
     """Check a strategy file: every mistake is named at once."""
     from ktrdr.strategy.loading import load_strategy
+    from ktrdr.strategy.notes import notes
 
     strategy = load_strategy(Path(file))
-    facts = {"valid": True, **_facts(file, strategy), "notes": _notes(strategy)}
+    facts = {"valid": True, **_facts(file, strategy), "notes": notes(strategy)}
     lines = [f"{file}: valid", *facts["notes"]]
     return call.answer(facts, lambda: "\n".join(map(render.one_line, lines)))
 
@@ -113,12 +114,6 @@ def _facts(file: str, strategy: Strategy) -> dict[str, Any]:
         "epochs": strategy.training.epochs,
         "fingerprint": fingerprint(strategy),
     }
-
-
-def _notes(strategy: Strategy) -> list[str]:
-    """Keys that are accepted and change no training."""
-    kept = strategy.decisions.model_dump(exclude_none=True, exclude={"output_format"})
-    return [f"decisions.{key}: stored with the model, not used in training" for key in kept]
 
 
 def _yaml(file: str, effective: dict[str, Any]) -> str:

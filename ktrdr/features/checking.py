@@ -99,6 +99,8 @@ def _empty(
     of_symbol = f" of {symbol}" if len(market.symbols) > 1 else ""
     if left == 0:
         what, shorter = f"the {name} split{of_symbol} is empty", "the labels' horizon"
+        if strategy.training.data_split.embargo:
+            shorter += " or training.data_split.embargo"
     else:
         what = (
             f"the {name} split{of_symbol} has {left:,} rows, too few for one sequence of "

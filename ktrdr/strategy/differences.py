@@ -175,8 +175,18 @@ def _differing(old: Any, new: Any, path: str) -> Iterator[Difference]:
         for key in {**old, **new}:
             inner = f"{path}.{key}" if path else str(key)
             yield from _differing(old.get(key), new.get(key), inner)
+    elif _are_entries(old, new):
+        for place, pair in enumerate(zip(old, new, strict=True)):
+            yield from _differing(*pair, f"{path}.{place}")
     elif old != new:
         yield Difference(path, old, new)
+
+
+def _are_entries(old: Any, new: Any) -> bool:
+    """Lists of as many mappings: what differs is told entry by entry."""
+    if not isinstance(old, list) or not isinstance(new, list) or len(old) != len(new):
+        return False
+    return all(isinstance(entry, Mapping) for entry in (*old, *new))
 
 
 def _shown(value: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, get_args
@@ -19,6 +20,7 @@ from ktrdr.strategy.indicators import INDICATORS, names_here
 from ktrdr.strategy.naming import name_problems
 from ktrdr.strategy.references import Problem, nearest, reference_problems
 from ktrdr.strategy.schema import CLASS_OF_TAG, Strategy
+from ktrdr.strategy.values import SYMBOL_PATTERN
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000
@@ -254,15 +256,23 @@ def _message(item: ErrorDetails) -> str:
     if kind == "extra_forbidden":
         return _unknown_key(item["loc"])
     if kind == "indicator_type":
-        return _unknown_indicator(given.get("type") if isinstance(given, Mapping) else given)
+        return _unknown_indicator(given)
     if kind == "string_pattern_mismatch":
-        return f"{str(given)[:64]!r} is not allowed here (must match {item['ctx']['pattern']})"
+        return _not_matching(str(given), item["ctx"]["pattern"])
     if kind in _SHAPES:
         return _SHAPES[kind]
     if kind == "too_short":
         least = item["ctx"]["min_length"]
         return f"at least {least} {'entry is' if least == 1 else 'entries are'} needed"
     return item["msg"][0].lower() + item["msg"][1:]
+
+
+def _not_matching(given: str, pattern: str) -> str:
+    message = f"{given[:64]!r} is not allowed here (must match {pattern})"
+    proposal = re.sub(r"[^A-Za-z0-9^]", "", given)  # what `data.bars.check_symbol` proposes, too
+    if pattern == SYMBOL_PATTERN and re.fullmatch(pattern, proposal):
+        return f"{message}; write {proposal}"
+    return message
 
 
 def _unknown_key(loc: tuple[int | str, ...]) -> str:
@@ -279,7 +289,10 @@ def _unknown_key(loc: tuple[int | str, ...]) -> str:
     return f"unknown key{nearest(key, known)}"
 
 
-def _unknown_indicator(name: Any) -> str:
+def _unknown_indicator(given: Any) -> str:
+    if isinstance(given, str):
+        return f"a mapping is expected, such as {{type: {given[:64]}}}"
+    name = given.get("type") if isinstance(given, Mapping) else None
     if not isinstance(name, str):
         return "an indicator needs a type, such as rsi; docs/strategies.md lists them"
     if name.strip().lower() in ("zigzag", "zigzagindicator"):

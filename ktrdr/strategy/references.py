@@ -130,7 +130,8 @@ def _input_problems(
                 yield (
                     f"{path}.timeframes",
                     f"{str(timeframe)[:20]} is not among the strategy's timeframes"
-                    f" ({', '.join(timeframes)}): name one of them, or say all",
+                    f" ({', '.join(name[:20] for name in timeframes[:12])}): name one of them, or"
+                    " say all",
                 )
         shown = _shown(set_id or raw, listed)
         if len(set(shown)) < len(shown) or seen.intersection(shown):

@@ -19,6 +19,7 @@ from ktrdr.strategy.values import (
     Flag,
     Name,
     NonNegative,
+    Plain,
     Share,
     Symbol,
     Timeframe,
@@ -102,7 +103,7 @@ class SeveralTimeframes(Closed):
 def _distinct(names: tuple[str, ...]) -> tuple[str, ...]:
     if len(set(names)) < len(names):
         twice = next(name for name in names if names.count(name) > 1)
-        raise PydanticCustomError("list", "{name} stands in the list twice", {"name": twice})
+        raise PydanticCustomError("list", "the list names {name} twice", {"name": twice})
     return names
 
 
@@ -173,7 +174,7 @@ class Decisions(Closed):
     output_format: Literal["classification", "regression"] = "classification"
     confidence_threshold: Share | None = None
     position_awareness: Flag | None = None
-    filters: dict[str, Any] | None = None
+    filters: Plain | None = None
     cost_model: CostModel | None = None
 
 
@@ -190,7 +191,7 @@ class Strategy(Closed):
     scope: str | None = None
     training_data: TrainingData
     indicators: Annotated[dict[Name, AnyIndicator], Field(min_length=1, max_length=1000)]
-    fuzzy_sets: Annotated[dict[Name, FuzzySet], Field(min_length=1, max_length=1000)]
+    fuzzy_sets: dict[Name, FuzzySet] = Field(default={}, max_length=1000)
     nn_inputs: Annotated[tuple[NetworkInput, ...], Field(min_length=1, max_length=1000)]
     model: Network
     decisions: Decisions = Decisions()

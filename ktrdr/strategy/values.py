@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import math
 import re
 from collections.abc import Callable, Mapping
 from typing import Annotated, Any
@@ -31,6 +32,26 @@ def _written_as_a_day(value: Any) -> Any:
     if value is None or is_day or is_text:
         return value
     raise PydanticCustomError("date_type", "a date is expected, written as 2020-01-31")
+
+
+def _plain(value: Any) -> Any:
+    """What JSON can hold, days and moments written out; sets and bytes have no one spelling."""
+    if isinstance(value, Mapping) and all(isinstance(key, str) for key in value):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain(part) for part in value]
+    if isinstance(value, datetime.date):
+        return value.isoformat()
+    if (
+        value is None
+        or isinstance(value, str | int)
+        or (isinstance(value, float) and math.isfinite(value))
+    ):
+        return value
+    raise PydanticCustomError(
+        "plain",
+        "only texts, finite numbers, true, false, dates, lists and mappings by name may stand here",
+    )
 
 
 def _no_dots(value: str) -> str:
@@ -71,6 +92,8 @@ Positive = Annotated[Number, Field(gt=0)]
 NonNegative = Annotated[Number, Field(ge=0)]
 Flag = Annotated[bool, Field(strict=True)]
 Day = Annotated[datetime.date, BeforeValidator(_written_as_a_day)]
+Plain = Annotated[dict[str, Any], BeforeValidator(_plain)]
+"""A mapping that is kept as it is and means nothing here."""
 Seed = Annotated[int, Field(strict=True, ge=0, lt=2**32)]  # numpy's seeds are 32 bits wide
 
 

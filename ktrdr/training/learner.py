@@ -116,9 +116,9 @@ class Learner:
             raise _foreign("loop.pt")
         if resume.loop.best_epoch:
             fit_state(self.model, resume.best_model_weights or {}, "best_model.pt")
+            self.best_weights = cpu_copy(self.model.state_dict())  # by the names of this network
         fit_state(self.model, resume.model_weights, "model.pt")
         _check_optimizer(self.optimizer.state_dict(), resume.optimizer_state)
-        self.best_weights = resume.best_model_weights
         self.loop = copy.deepcopy(resume.loop)
         # Torch keeps the very tensors that it is given, and would train on in the context's.
         optimizer_state = copy.deepcopy(resume.optimizer_state)

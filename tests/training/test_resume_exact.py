@@ -34,6 +34,7 @@ from tiny_training import (
 from ktrdr.errors import CheckpointCorrupted, DataChanged
 from ktrdr.operations.model import CheckpointType
 from ktrdr.strategy.schema import Strategy
+from ktrdr.training.networks import build_model
 from ktrdr.training.resume import TrainingResumeContext
 from ktrdr.training.state import plain_random_state, random_state, seed_everything
 
@@ -266,6 +267,31 @@ def test_a_checkpoint_of_another_strategy_is_refused(tmp_path: Path, other: Stra
     bench.strategy = other
     with pytest.raises(CheckpointCorrupted, match="strategy"):
         bench.run()
+
+
+@pytest.mark.parametrize("step", [BATCHES + 1, EPOCHS * BATCHES])
+@pytest.mark.parametrize(("before", "after"), [(0.0, 0.3), (0.3, 0.0)])
+def test_dropout_may_be_switched_on_and_off(
+    tmp_path: Path, before: float, after: float, step: int
+) -> None:
+    """Though the layers of the perceptron are then called otherwise."""
+
+    def of(dropout: float) -> Strategy:
+        shape = {"hidden_layers": [6, 5], "dropout": dropout}
+        return make_strategy({"type": "mlp", "architecture": shape})
+
+    bench = Bench(tmp_path, of(before))
+    bench.stop(step)
+    known = bench.restored()
+    assert known is not None
+    assert known.best_model_weights is not None
+    bench.strategy = of(after)
+    weights = bench.complete().weights
+    network = build_model(of(after).model, bench.dataset.columns, 3, seed=0)
+    assert list(weights) == list(network.state_dict())
+    if step == EPOCHS * BATCHES:
+        pairs = zip(known.best_model_weights.values(), weights.values(), strict=True)
+        assert all(torch.equal(old, new) for old, new in pairs)
 
 
 def test_a_checkpoint_of_other_data_is_refused(tmp_path: Path) -> None:

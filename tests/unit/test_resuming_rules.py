@@ -125,6 +125,15 @@ def test_every_key_of_a_strategy_has_a_rule() -> None:
     assert {key for key in top | training if key not in ruled} == set()
 
 
+def test_what_differs_in_an_input_is_told_by_its_own_key() -> None:
+    names = ("stretch", "market", "short_change", "long_change")
+    inputs: list[dict[str, Any]] = [{"fuzzy_set": name} for name in names]
+    inputs[2]["timeframes"] = ["1h"]
+    found = judged(nn_inputs=inputs)
+    assert list(found) == ["nn_inputs.2.timeframes"]
+    assert all(reason and "data must be" in reason for reason in found.values())
+
+
 def test_an_unknown_key_is_refused() -> None:
     training = Training()
     assert refusal(Difference("later.key", 1, 2), progressed(training, training)) is not None

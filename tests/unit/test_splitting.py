@@ -423,6 +423,12 @@ def test_too_little_data_for_folds_names_the_fold() -> None:
     assert "leave 0 labelled rows" in none.message
 
 
+def test_an_embargo_that_leaves_nothing_is_named() -> None:
+    error = refusal(strategy({**CHRONOLOGICAL, "embargo": 1900}), market(ONE, TWO))
+    assert error.message.startswith("the train split of ONE is empty")
+    assert error.message.endswith("shorten the labels' horizon or training.data_split.embargo")
+
+
 def test_a_class_that_never_occurs_in_a_fold_is_refused_with_the_counts() -> None:
     labels: dict[str, Any] = {"source": "context", "horizon": 5, "bullish_threshold": 5.0}
     error = refusal(strategy(KFOLD, **labels), market(ONE, TWO), 3)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import datetime
 import json
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from ktrdr.strategy.loading import (
     validate_strategy,
     with_overrides,
 )
+from ktrdr.strategy.notes import notes
 
 SHIPPED = sorted((Path(__file__).parents[2] / "strategies").glob("*.yaml"))
+SHIPPED_BY_NAME = {path.stem: path for path in SHIPPED}
 
 
 @pytest.fixture
@@ -119,6 +122,9 @@ def test_all_mistakes_come_at_once_with_path_and_nearest_name(data: dict[str, An
         ("model.type", "lstn"),
         ("model.architecture.dropout", 1.0),
         ("decisions.output_format", "regresion"),
+        ("decisions", {"filters": {"spread": [float("nan")]}}),
+        ("decisions", {"filters": {"sessions": {"london", "new_york"}}}),
+        ("decisions", {"filters": {"key": b"\xff"}}),
     ],
 )
 def test_a_wrong_value_is_refused_at_its_place(
@@ -164,6 +170,63 @@ def test_a_missing_file_and_a_folder_are_no_strategies(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: caf\xe9")
     with pytest.raises(InvalidStrategy):
         load_strategy(tmp_path / "latin.yaml")
+
+
+def test_messages_keep_what_the_user_wrote(data: dict[str, Any]) -> None:
+    data["training_data"]["symbols"] = {"mode": "multi_symbol", "list": ["EURUSD", "EURUSD"]}
+    data["indicators"]["rsi_14"] = "rsi"
+    found = problems(data)
+    assert found["training_data.symbols.list"] == "the list names EURUSD twice"
+    assert found["indicators.rsi_14"] == "a mapping is expected, such as {type: rsi}"
+
+
+def test_raw_indicators_need_no_fuzzy_set(data: dict[str, Any]) -> None:
+    del data["fuzzy_sets"]
+    data["nn_inputs"] = [{"raw_indicator": "rsi_14", "normalization": "zscore"}]
+    assert validate_strategy(data, "x").fuzzy_sets == {}
+    data["nn_inputs"].append({"fuzzy_set": "momentum"})
+    assert problems(data)["nn_inputs.1.fuzzy_set"].startswith("no fuzzy set 'momentum'")
+
+
+def test_a_symbol_that_is_none_is_proposed_as_one(data: dict[str, Any]) -> None:
+    data["training_data"]["symbols"] = {"symbol": "BTC/USDT"}
+    assert problems(data)["training_data.symbols.symbol"].endswith("write BTCUSDT")
+
+
+def test_a_message_is_short_whatever_stands_there(data: dict[str, Any]) -> None:
+    data["training_data"]["timeframes"] = {"timeframe": "x" * 100_000}
+    for entry in data["nn_inputs"]:
+        entry["timeframes"] = ["1h"]
+    assert all(len(message) < 200 for message in problems(data).values())
+
+
+def test_filters_are_kept_as_plain_values(data: dict[str, Any]) -> None:
+    filters = {"not_before": datetime.date(2020, 1, 31), "hours": [8, 16.5], "on": True, "x": None}
+    data.setdefault("decisions", {})["filters"] = filters
+    kept = config(validate_strategy(data, "x"))["decisions"]["filters"]
+    assert kept == {**filters, "not_before": "2020-01-31"}
+
+
+def test_what_changes_no_training_is_named() -> None:
+    content = yaml.safe_load(SHIPPED_BY_NAME["several_timeframes"].read_text())
+    assert notes(validate_strategy(content, "x")) == []
+    content["training_data"]["timeframes"]["list"].append("1w")
+    content["indicators"] |= {"a": {"type": "rsi", "source": "b"}, "b": {"type": "sma"}}
+    content["indicators"]["rsi_14"]["source"] = "c"  # which momentum is made of, at one remove
+    content["indicators"]["c"] = {"type": "macd"}
+    content["fuzzy_sets"]["spare"] = {"indicator": "a", "auto": 2}
+    for entry in content["nn_inputs"]:
+        entry["timeframes"] = ["1h", "4h", "1d"]
+    content["decisions"] = {"confidence_threshold": 0.6}
+    content["training"] |= {"focal_gamma": 3.0, "huber_delta": 0.01}
+    assert notes(validate_strategy(content, "x")) == [
+        "training_data.timeframes: no input shows 1w",
+        "indicators.a: no input needs it",
+        "indicators.b: no input needs it",
+        "fuzzy_sets.spare: not among nn_inputs",
+        "decisions.confidence_threshold: stored with the model, not used in training",
+        "training.focal_gamma: only for loss focal, not used with cross_entropy",
+    ]
 
 
 def test_other_spellings_mean_the_same(data: dict[str, Any]) -> None:
