@@ -416,8 +416,9 @@ def test_whole_prices_may_be_points_and_their_worth_is_asked_for(tmp_path: Path)
     assert report.bars.low.tolist() == [1.04085, 1.04415]
     whole = import_file(path, "BTCUSD", "1d", price_scale=1)
     assert whole.bars.open.tolist() == [104212, 104654]
-    with pytest.raises(Usage, match="price-scale"):
-        import_file(path, "X", "1d", price_scale=-1.0)
+    for scale in (-1.0, 0.0, 1e-320, 1e300, float("nan"), float("inf")):
+        with pytest.raises(Usage, match="--price-scale must lie between"):
+            import_file(path, "X", "1d", price_scale=scale)
 
 
 def test_all_questions_are_asked_at_once(tmp_path: Path) -> None:
