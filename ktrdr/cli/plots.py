@@ -29,11 +29,11 @@ _POINTS = 801
 def png_path(value: str) -> Path:
     """The file that `--plot` names; Usage unless a PNG can be written there."""
     path = Path(value)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, False where it may not be looked at
         raise Usage(f"--plot {value!r} is a folder: name a file in it, such as plot.png")
     if path.suffix.lower() != ".png":
         raise Usage(f"--plot {value!r} is no PNG: name a file that ends in .png")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise Usage(f"--plot {value!r}: there is no folder {str(path.parent)!r}: make it first")
     return path
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypedDict
@@ -15,6 +14,7 @@ from ktrdr.data.stamps import DAY_US, Times, check_timezone
 from ktrdr.errors import Usage
 
 _NOISE = 1e-6
+_LARGEST_SCALE = 1e12
 _FEWEST_POINTS = 10_000.0
 _FEWEST_PAIR_POINTS = 1_000.0
 # Currencies of which a thousand do not buy one of another kind; no pair of them quotes above that.
@@ -67,8 +67,11 @@ def check_said(said: Said) -> Said:
     if said.timezone is not None:
         check_timezone(said.timezone)
     scale = said.price_scale
-    if scale is not None and not (math.isfinite(scale) and scale > 0):
-        raise Usage("--price-scale must be above zero: what one unit of the file's prices is worth")
+    if scale is not None and not 1 / _LARGEST_SCALE <= scale <= _LARGEST_SCALE:
+        raise Usage(
+            f"--price-scale must lie between {1 / _LARGEST_SCALE:g} and {_LARGEST_SCALE:g}: what "
+            "one unit of the file's prices is worth"
+        )
     return said
 
 

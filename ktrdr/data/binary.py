@@ -19,6 +19,7 @@ from pyarrow import feather
 
 from ktrdr.data.heads import Head, Row
 from ktrdr.data.layouts import Layout
+from ktrdr.data.stamps import is_time
 from ktrdr.data.unpacking import MAX_BYTES, Content, refuse
 from ktrdr.errors import InvalidData
 
@@ -53,16 +54,19 @@ def read_binary(content: Content) -> Table:
 
 
 def read_json(content: Content) -> Table:
-    """A list of rows, or of objects with the same keys; raises InvalidData for any other JSON."""
+    """A list of rows, or of objects with the same keys, also one below a name or one a line;
+    raises InvalidData for any other JSON."""
     path = content.path
     if len(content.data) > _MOST_JSON_BYTES:
         raise refuse(path, "it is JSON larger than 256 MiB", "split it, or convert it to Parquet")
     try:
-        found = json.loads(content.data)
+        found = _rows_in(_load(content.data))
     except (ValueError, RecursionError) as error:
         raise refuse(path, "its JSON is damaged", "download it again") from error
-    if not isinstance(found, list) or not found:
-        raise refuse(path, "its JSON is no list of rows")
+    if not found:
+        raise refuse(
+            path, "its JSON holds no list of rows", "write it as a list of rows or objects"
+        )
     header = tuple(map(str, found[0])) if isinstance(found[0], dict) else None
     rows = [_fields(row, header) for row in found]
     width = len(header) if header else len(rows[0])
@@ -79,6 +83,29 @@ def read_json(content: Content) -> Table:
         return pl.DataFrame(columns).with_columns(ragged).with_row_index("line", 1)
 
     return Table(head, take)
+
+
+def _load(data: bytes) -> Any:
+    """One document, or the list of those that stand on a line each."""
+    try:
+        return json.loads(data)
+    except ValueError:
+        first, _, rest = data.strip().partition(b"\n")
+        if not (rest and first.rstrip().endswith((b"}", b"]"))):
+            raise
+        return [json.loads(line) for line in data.splitlines() if line.strip()]
+
+
+def _rows_in(found: Any) -> list[Any]:
+    """The list itself, or the longest one in the answer of a web service; objects by their time
+    become rows with a timestamp. Empty where there is none."""
+    if isinstance(found, list):
+        return found
+    if not isinstance(found, dict) or not found:
+        return []
+    if all(isinstance(row, dict) and is_time(name) for name, row in found.items()):
+        return [{"timestamp": name, **row} for name, row in found.items()]
+    return max(map(_rows_in, found.values()), key=len)
 
 
 def _fields(row: Any, header: Row | None) -> Row:

@@ -206,7 +206,8 @@ def _is_dukascopy(layout: Layout) -> bool:
 def _is_yahoo(layout: Layout) -> bool:
     head = layout.head
     three_lines = head.first_line == 4 and head.names[1:2] in (["close"], ["adj_close"])
-    return "adj_close" in head.names or three_lines  # the latter as yfinance writes them
+    adjusted = any(name.startswith("adj_close") for name in head.names)
+    return adjusted or three_lines  # the latter as yfinance writes them
 
 
 def _is_binance(layout: Layout) -> bool:

@@ -75,9 +75,9 @@ def output_path(value: str) -> Path:
     path = Path(value)
     if path.suffix.lower() not in _WRITTEN_AS:
         raise Usage(f"{value[:200]!r}: name a file that ends in {' or '.join(_WRITTEN_AS)}")
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path.is_dir, False where it may not be looked at
         raise Usage(f"{value[:200]!r} is a folder: name a file in it")
-    if not path.parent.is_dir():
+    if not os.path.isdir(path.parent):
         raise Usage(
             f"{value[:200]!r}: there is no folder {str(path.parent)[:200]!r}: make it first"
         )

@@ -74,9 +74,10 @@ def read_head(content: Content) -> Head:
 
 
 def plain(name: str) -> str:
-    """A column's name for comparison: `<TICKVOL>`, `Tick-Volume` and `Time (EET)` lose their
-    dress."""
-    bare = re.sub(r"\([^)]*\)", "", name).strip().strip("<>").strip(" .")
+    """A column's name for comparison: `<TICKVOL>`, `Tick-Volume`, `Close*`, `1. open` and
+    `Time (EET)` lose their dress; the currency of `Volume_(BTC)` stays."""
+    named = re.sub(r"(?i)^(volume)[_ ]?\(([a-z0-9]+)\)$", r"\1_\2", name.strip())
+    bare = re.sub(r"\([^)]*\)|^[0-9]+[a-z]?\. ", "", named).strip().strip("<>").strip(" .*")
     return re.sub(r"[ \-]+", "_", bare.lower())
 
 

@@ -245,6 +245,8 @@ def _unusable(path: Path, place: str, rows: _Rows) -> InvalidData:
     advice = "correct them, or drop them with --fix"
     if 2 * (total - problems.get("unsorted", {"count": 0})["count"]) > len(rows.stamps):
         advice = "more than half of it: this is no file of OHLCV bars"
+        if 2 * problems.get("unparsable_time", {"count": 0})["count"] > len(rows.stamps):
+            advice += ", or its times are not written as 2024-01-31 14:30 or seconds since 1970"
     return InvalidData(
         f"{path.name}: {total:,} of {len(rows.stamps):,} rows cannot be used: "
         f"{', '.join(said)}; {advice}",

@@ -16,18 +16,22 @@ from ktrdr.errors import InvalidData
 # Names seen in the wild, best first, as `heads.plain` writes them.
 ALIASES: dict[str, tuple[str, ...]] = {
     "timestamp": (
-        *("timestamp", "timestamp_utc", "datetime", "datetime_utc", "date_time", "open_time"),
-        *("opentime", "unix", "unix_timestamp", "unix_time", "epoch", "mts", "gmt_time"),
+        *("open_time", "opentime", "timeopen", "time_open", "window_start", "start_time"),
+        *("starttime", "start_at", "timestamp", "timestamp_utc", "datetime", "datetime_utc"),
+        *("date_time", "unix", "unix_timestamp", "unix_time", "epoch", "mts", "gmt_time"),
         *("utc_time", "time_utc", "date_utc", "local_time", "time", "date", "dtyyyymmdd", "ts"),
-        *("bar_time", "start_time", "open_timestamp", "t", "__index_level_0__"),
+        *("bar_time", "open_timestamp", "ts_event", "datum", "t", "__index_level_0__"),
     ),
     "open": ("open", "open_price", "o"),
     "high": ("high", "high_price", "max", "h"),
     "low": ("low", "low_price", "min", "l"),
-    "close": ("close", "close_price", "c"),
+    "close": (
+        *("close", "close_price", "close/last", "c", "last", "last_price", "price"),
+        "close_close_price_adjusted_for_splits",  # what Yahoo's page says over its column
+    ),
     "volume": (
         *("volume", "vol", "base_volume", "real_volume", "tick_volume", "tickvolume"),
-        *("tickvol", "v"),
+        *("tickvol", "volumefrom", "v"),
     ),
 }
 _DATE_NAMES = ("date", "dtyyyymmdd")
@@ -184,10 +188,12 @@ def _is_ochl(columns: Columns) -> bool:
 def _by_place(path: Path, head: Head) -> tuple[Columns, str]:
     """A table without header: the time, then four prices whose order the rows show, the volume."""
     time = _leading_time(head.rows)
-    if time is None:
+    if time is None or _is_all_words(head.rows[0]):
         raise _no_columns(path, head, list(ALIASES))
     start = time[-1] + 1
     order = _price_order(head.rows, start)
+    if order == "ochl" and _share(_is_epoch_ms, head.rows, time[0]) < 0.5:
+        order = None  # Bitfinex writes it; elsewhere the first may as well be the close
     if order is None:
         raise refuse(
             path,
@@ -214,6 +220,15 @@ def _leading_time(rows: tuple[Row, ...]) -> tuple[int, ...] | None:
     if clocks < 0.5 or len(rows[0]) < start + 6 or _price_order(rows, start + 1) is not None:
         return (start,)
     return start, start + 1
+
+
+def _is_all_words(row: Row) -> bool:
+    """Whether it is a header, of names that are not known."""
+    return not any(re.search("[0-9]", field) for field in row) and "" not in row
+
+
+def _is_epoch_ms(text: str) -> bool:
+    return re.fullmatch("[0-9]{13}", text) is not None
 
 
 def _is_symbol(rows: tuple[Row, ...]) -> bool:

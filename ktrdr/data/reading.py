@@ -27,6 +27,9 @@ from ktrdr.data.unpacking import Content, refuse, unpack
 NUMBER_COLUMNS = (*PRICE_COLUMNS, "volume")
 
 _CHUNK_ROWS = 200_000
+_BLANKS = ("", "-", "N/A", "n/a")
+_WITH_UNIT = r"^([0-9.,]+) ?([KMBkmb])$"
+_UNITS = {"K": 1e3, "M": 1e6, "B": 1e9}
 _THOUSANDS = r"^[+-]?[0-9]{1,3}(,[0-9]{3})+(\.[0-9]+)?$"
 _DECIMAL_COMMA = r"^[+-]?([0-9]+|[0-9]{1,3}(\.[0-9]{3})+)(,[0-9]+)?$"
 
@@ -195,7 +198,11 @@ def _assemble(fields: pl.DataFrame, reading: Reading, place: str) -> RawTable:
     """From the columns of the file (`c0`, ...) to the columns of bars."""
     layout = reading.layout
     places = {i for role in NUMBER_COLUMNS for i in layout.columns[role]}
-    numbers = {i: to_floats(fields[_name(i)], layout.decimal_comma) for i in places}
+    layout = replace(layout, columns={**layout.columns, "volume": _filled_volumes(fields, layout)})
+    numbers = {
+        i: to_floats(_without_units(fields[_name(i)], i, layout), layout.decimal_comma)
+        for i in places
+    }
     volume, volume_notes = _choose_volume(layout, numbers)
     layout = replace(layout, columns={**layout.columns, "volume": volume})
     frame = pl.DataFrame(
@@ -210,6 +217,32 @@ def _assemble(fields: pl.DataFrame, reading: Reading, place: str) -> RawTable:
     )
     notes = (*column_notes(layout), *volume_notes)
     return RawTable(frame, place, replace(reading, layout=layout), notes)
+
+
+def _filled_volumes(fields: pl.DataFrame, layout: Layout) -> tuple[int, ...]:
+    """The columns of volume that have anything in them, as a market without volume has not."""
+    return tuple(i for i in layout.columns["volume"] if not _is_blank(fields[_name(i)]))
+
+
+def _is_blank(column: pl.Series) -> bool:
+    if column.null_count() == len(column):
+        return True
+    text = column.dtype == pl.String
+    return text and bool(column.str.strip_chars().is_in(_BLANKS).all(ignore_nulls=False))
+
+
+def _without_units(column: pl.Series, place: int, layout: Layout) -> pl.Series:
+    """A volume of 1.25M as 1250000, a price of $1.25 as 1.25; other fields stay as they are."""
+    if column.dtype != pl.String:
+        return column
+    if place not in layout.columns["volume"]:
+        dollars = column.str.contains("$", literal=True).any()
+        return column.str.replace(r"^\s*\$", "") if dollars else column
+    found = column.str.strip_chars().str.extract_groups(_WITH_UNIT).struct.unnest()
+    parts = to_floats(found["1"], layout.decimal_comma)
+    factors = found["2"].str.to_uppercase().replace_strict(_UNITS, return_dtype=pl.Float64)
+    whole = (parts * factors).round().cast(pl.Int64, strict=False).cast(pl.String)
+    return whole.zip_with(whole.is_not_null(), column)
 
 
 def _choose_volume(

@@ -30,7 +30,9 @@ _DATES = (
     r"(?P<Y>0000)[-./](?P<m>00?)[-./](?P<d>00?)",
     r"(?P<Y>0000)(?P<m>00)(?P<d>00)",
     r"(?P<m>00?)(?P<mark>[-./])(?P<d>00?)(?P=mark)(?P<Y>0000)",
+    r"(?P<m>00?)(?P<mark>[./])(?P<d>00?)(?P=mark)(?P<y>00)",
     r"(?P<d>00?)[- ](?P<name>[A-Za-z]{3,9})[- ,]{1,2}(?P<Y>0000)",
+    r"(?P<d>00?)[- ](?P<name>[A-Za-z]{3,9})[- ](?P<y>00)",
     r"(?P<name>[A-Za-z]{3,9}) (?P<d>00?),? (?P<Y>0000)",
 )
 _CLOCKS = (
@@ -48,6 +50,7 @@ _SHAPES = (
         for clock in _CLOCKS
     ),
     re.compile(r"(?P<Y>0000)(?P<m>00)(?P<d>00)(?P<H>00)(?P<M>00)(?P<S>00)"),
+    re.compile(r"(?P<Y>0000)(?P<m>00)(?P<d>00)(?P<H>00)(?P<M>00)"),
 )
 _MONTHS = (
     *("january", "february", "march", "april", "may", "june", "july", "august", "september"),
@@ -179,10 +182,11 @@ def _read_text(text: pl.Series, order: str | None) -> Times:
     groups: list[_Group] = []
     for shape, rows, digits in by_shape(text.fill_null("")):
         epoch = _EPOCH.fullmatch(shape)
-        if epoch is not None:
+        if epoch is not None and not _are_minutes(shape, digits):
             moments[rows], kinds[rows] = _read_epochs(digits, epoch), _UTC
         elif (match := _match(shape)) is not None:
-            groups.append(_read_group(match, rows, digits))
+            group = _read_group(match, rows, digits)
+            groups += [] if _may_begin_with_year(match, group) else [group]
     told, undecided = _tell_order(groups)
     for group in groups:
         moments[group.rows] = _to_moments(group, order or told)
@@ -193,6 +197,22 @@ def _read_text(text: pl.Series, order: str | None) -> Times:
         order=(order or told) if swappable else None,
         undecided=None if order else undecided,
     )
+
+
+def _are_minutes(shape: str, digits: NDArray[np.uint8]) -> bool:
+    """Whether twelve digits are YYYYMMDDHHMM of these centuries, not milliseconds of 1976."""
+    if len(shape) != 12 or "." in shape:
+        return False
+    century = digits[0] * 10.0 + digits[1] - 11 * 48
+    return bool(((century == 19) | (century == 20)).mean() > 0.5)
+
+
+def _may_begin_with_year(match: re.Match[str], group: _Group) -> bool:
+    """Whether dates such as 24/01/03 may as well be of 2024: the first number never changes."""
+    if not (match.groupdict().get("y") and group.mark == "/"):
+        return False
+    first = group.month
+    return bool(first[0] > 12 and (first == first[0]).all())
 
 
 def _match(shape: str) -> re.Match[str] | None:
@@ -209,9 +229,13 @@ def _read_group(match: re.Match[str], rows: Rows, digits: NDArray[np.uint8]) -> 
     month = _number(digits, match, "m")
     if parts.get("name"):
         month = np.full_like(month, _month_of(parts["name"]))
+    year = _number(digits, match, "Y")
+    if parts.get("y"):
+        short = _number(digits, match, "y")
+        year = np.where(short < 69, 2000, 1900) + short  # as POSIX reads them
     return _Group(
         rows=rows,
-        year=_number(digits, match, "Y"),
+        year=year,
         month=month,
         day=_number(digits, match, "d"),
         clock=_read_clock(digits, match),

@@ -147,6 +147,7 @@ def test_memberships_are_drawn(ktrdr: Run, tmp_path: Path) -> None:
         (["fuzzy", "--plot", "."], 2, "USAGE", "is a folder: name a file in it"),
         (["fuzzy", "--plot", "x.pdf"], 2, "USAGE", "ends in .png"),
         (["fuzzy", "--plot", "nowhere/x.png"], 2, "USAGE", "there is no folder 'nowhere'"),
+        (["fuzzy", "--plot", "x" * 999 + ".png"], 1, "OUTPUT_LOST", "File name too long"),
         (["plain", "--plot", "x.png"], 2, "USAGE", "has no rules"),
         (["fuzzy", "--plot", "y" * 250 + ".png"], 1, "OUTPUT_LOST", "cannot write the plot to yyy"),
     ],

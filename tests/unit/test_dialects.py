@@ -192,6 +192,68 @@ EXPORTS: dict[str, tuple[str, str, Choices]] = {
         ),
         {},
     ),
+    "plain, day first, short years": (
+        "csv",
+        text_of(plain("%d.%m.%y %H:%M"), f"Datum;{OHLCV.replace(',', ';')}").replace(",", ";"),
+        {},
+    ),
+    "plain, month names, short years": (
+        "csv",
+        text_of(plain("%d-%b-%y %H:%M"), f"Date,{OHLCV}"),
+        {},
+    ),
+    "plain, twelve digits": ("csv", text_of(plain("%Y%m%d%H%M")), {}),
+    "plain, after a symbol": ("csv", text_of(plain("EURUSD,%Y%m%d%H%M")), {}),
+    "plain, dollars": (
+        "csv",
+        text_of(
+            lambda t, o, h, low, c, v: f"{t},${c},{v},${o},${h},${low}",
+            "Date,Close/Last,Volume,Open,High,Low",
+        ),
+        {},
+    ),
+    "plain, Price and Vol.": (
+        "csv",
+        text_of(
+            lambda t, o, h, low, c, v: (
+                f'"{t:%b %d, %Y %H:%M}","{c}","{o}","{h}","{low}","{v}","1%"'
+            ),
+            '"Date","Price","Open","High","Low","Vol.","Change %"',
+        ),
+        {},
+    ),
+    "plain, volume by currency": (
+        "csv",
+        text_of(
+            lambda t, *row: f"{ms(t) // 1000},{','.join(row)},7.5,1.0",
+            "Timestamp,Open,High,Low,Close,Volume_(BTC),Volume_(Currency),Weighted_Price",
+        ),
+        {},
+    ),
+    "plain, opened and closed at": (
+        "csv",
+        text_of(
+            lambda t, *row: f"{t}Z;{t}Z;{';'.join(row)};{t:%Y-%m-%d %H}:59:59.999Z",
+            "timeOpen;timeHigh;open;high;low;close;volume;timestamp",
+        ),
+        {},
+    ),
+    "plain, by the nanosecond": (
+        "csv",
+        text_of(
+            lambda t, o, h, low, c, v: f"X,{v},{o},{c},{h},{low},{ms(t)}000000,7",
+            "ticker,volume,open,close,high,low,window_start,transactions",
+        ),
+        {},
+    ),
+    "yahoo, as its page is copied": (
+        "yahoo",
+        text_of(
+            lambda t, o, h, low, c, v: f"{t:%b %d, %Y %H:%M}\t{o}\t{h}\t{low}\t{c}\t1\t{v}",
+            "Date\tOpen\tHigh\tLow\tClose*\tAdj Close**\tVolume",
+        ),
+        {},
+    ),
     "unnamed index": (
         "csv",
         text_of(lambda t, *row: f"7,{t},{','.join(row)}", f",Date,{OHLCV}"),
@@ -354,8 +416,9 @@ def test_whole_prices_may_be_points_and_their_worth_is_asked_for(tmp_path: Path)
     assert report.bars.low.tolist() == [1.04085, 1.04415]
     whole = import_file(path, "BTCUSD", "1d", price_scale=1)
     assert whole.bars.open.tolist() == [104212, 104654]
-    with pytest.raises(Usage, match="price-scale"):
-        import_file(path, "X", "1d", price_scale=-1.0)
+    for scale in (-1.0, 0.0, 1e-320, 1e300, float("nan"), float("inf")):
+        with pytest.raises(Usage, match="--price-scale must lie between"):
+            import_file(path, "X", "1d", price_scale=scale)
 
 
 def test_all_questions_are_asked_at_once(tmp_path: Path) -> None:
@@ -379,6 +442,55 @@ def test_a_number_may_have_a_comma(tmp_path: Path) -> None:
     quoted = f'Date,{OHLCV}\n2020-01-02,"1,0505","1,0702","0,9905","1,06","7"\n'
     report = import_file(save(tmp_path, quoted), "X", "1d")
     assert [c[0] for c in columns(report.bars)[1:]] == [1.0505, 1.0702, 0.9905, 1.06, 7]
+
+
+def test_a_volume_may_have_a_unit_or_be_blank(tmp_path: Path) -> None:
+    def volumes(*written: str) -> ImportReport:
+        rows = [f"2024-01-0{i},2,3,1,2,{v}" for i, v in enumerate(written, 1)]
+        text = "\n".join(["Date,Open,High,Low,Close,Vol.", *rows])
+        return import_file(save(tmp_path, text), "X", "1d")
+
+    assert volumes("1.23K", "0.29M", "1.1b", "17").bars.volume.tolist() == [
+        1230,
+        290_000,
+        1.1e9,
+        17,
+    ]
+    for blank in ("", "-", "N/A"):
+        report = volumes(blank, blank)
+        assert report.bars.volume.tolist() == [0, 0]
+        assert "no column for volume: it is 0 in every row" in report.notes
+        with pytest.raises(InvalidData, match="missing or unreadable number"):
+            volumes("1", blank)
+    with pytest.raises(InvalidData, match="missing or unreadable number"):
+        volumes("1.2K", "1.2Q")
+
+
+def test_short_years_that_may_stand_in_front_are_not_read(tmp_path: Path) -> None:
+    text = "Date,Open,High,Low,Close\n24/01/03 09:00,2,3,1,2\n24/01/03 10:00,2,3,1,2\n"
+    with pytest.raises(InvalidData, match="2 whose time cannot be read"):
+        import_file(save(tmp_path, text), "X", "1h")
+
+
+def test_answers_of_web_services_are_read(tmp_path: Path) -> None:
+    rows = [
+        {"t": ms(t), "o": o, "h": h, "l": low, "c": c, "v": v}
+        for t, o, h, low, c, v in zip(moments(BARS), *map(list, columns(BARS)[1:]), strict=True)
+    ]
+    by_time = {
+        f"{t}": {"1. open": o, "2. high": h, "3. low": low, "4. close": c, "5. volume": v}
+        for t, (_, o, h, low, c, v) in zip(
+            moments(BARS), (map(str, row.values()) for row in rows), strict=True
+        )
+    }
+    contents = (
+        json.dumps({"status": "OK", "results": rows, "count": len(rows)}),
+        json.dumps({"Meta Data": {"1. Symbol": "X"}, "Time Series": by_time}),
+        "\n".join(map(json.dumps, rows)),
+    )
+    for content in contents:
+        report = import_file(save(tmp_path, content), "SAMPLE", "1h")
+        assert fingerprint(report.bars) == fingerprint(BARS)
 
 
 @pytest.mark.parametrize("mark", [".", ","])
@@ -511,6 +623,10 @@ def test_rows_in_json_are_read(tmp_path: Path) -> None:
         (b"[]", "no list of rows"),
         (b"[1, 2]", "no column for"),
         (b'[{"a": 1}]', "no column for"),
+        (b'{"a": {"b": {}}}', "no list of rows"),
+        (b'{"a": 1}\n{"b"', "JSON is damaged"),
+        (b"Datum;Kurs;Hoch;Tief;Schluss\n2020-01-01;2;3;1;2\n", "its first line reads 'Datum'"),
+        (b"2020-01-01,2,2.5,3,1,7\n2020-01-02,2.5,2,3,1,7\n", "which column is the high"),
         (b"ARROW1\0\0junk", "Feather data is damaged"),
         (b"FEA1junkFEA1", "Feather data is damaged"),
         (b"PK\x03\x04junk", "zip data is damaged"),

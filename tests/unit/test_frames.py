@@ -80,3 +80,6 @@ def test_a_name_that_no_answer_can_have_is_refused(
     (tmp_path / "b.csv").mkdir()
     with pytest.raises(Usage, match="is a folder"):
         output_path("b.csv")
+    endless = output_path("x" * 5000 + ".csv")
+    with pytest.raises(Usage, match=r"cannot write x+: File name too long"):
+        write_frame(some(3), endless)
