@@ -193,6 +193,16 @@ def test_a_symbol_that_is_none_is_proposed_as_one(data: dict[str, Any]) -> None:
     assert problems(data)["training_data.symbols.symbol"].endswith("write BTCUSDT")
 
 
+def test_a_threshold_may_be_written_as_yaml_takes_for_a_text(data: dict[str, Any]) -> None:
+    labels = data["training"]["labels"] = {"source": "triple_barrier", "cusum_threshold": 0.001}
+    number = fingerprint(validate_strategy(data, "x"))
+    labels["cusum_threshold"] = yaml.safe_load("1e-3")
+    assert isinstance(labels["cusum_threshold"], str)
+    assert fingerprint(validate_strategy(data, "x")) == number
+    labels["cusum_threshold"] = "nan"
+    assert "training.labels.cusum_threshold" in problems(data)
+
+
 def test_a_message_is_short_whatever_stands_there(data: dict[str, Any]) -> None:
     data["training_data"]["timeframes"] = {"timeframe": "x" * 100_000}
     for entry in data["nn_inputs"]:
