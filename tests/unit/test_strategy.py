@@ -299,6 +299,24 @@ def test_a_request_overrides_what_the_strategy_says(data: dict[str, Any]) -> Non
     assert str(changed.training_data.end_date) == "2020-01-31"
 
 
+def test_fewer_timeframes_leave_each_input_once(data: dict[str, Any]) -> None:
+    data["training_data"]["timeframes"] = {"mode": "multi_timeframe", "list": ["1h", "4h", "1d"]}
+    data["nn_inputs"] = [
+        {"fuzzy_set": "momentum", "timeframes": ["1h"]},
+        {"fuzzy_set": "momentum", "timeframes": ["4h"]},
+        {"raw_indicator": "roc_10", "timeframes": ["1d"]},
+    ]
+    strategy = validate_strategy(data, "x")
+
+    def inputs(*timeframes: str) -> list[tuple[str, Any]]:
+        changed = with_overrides(strategy, {"timeframes": timeframes})
+        return [(item.name, item.timeframes) for item in changed.nn_inputs]
+
+    assert inputs("1h") == [("momentum", ("1h",)), ("roc_10", "all")]
+    assert inputs("4h", "1d") == [("momentum", ("4h",)), ("roc_10", ("1d",))]
+    assert inputs("15m", "1w") == [("momentum", "all"), ("roc_10", "all")]
+
+
 @pytest.mark.parametrize("kind", INDICATORS)
 def test_every_indicator_of_the_table_loads_with_its_defaults(
     data: dict[str, Any], kind: str
