@@ -31,6 +31,8 @@ class ZigzagLabels(Closed):
 
 
 def _cusum_threshold(value: Any) -> Any:
+    if isinstance(value, str) and value != "auto":
+        value = _number_in(value)
     is_number = isinstance(value, int | float) and not isinstance(value, bool)
     if value is None or value == "auto" or (is_number and 0 < value <= 1):
         return value
@@ -38,6 +40,14 @@ def _cusum_threshold(value: Any) -> Any:
         "cusum_threshold",
         "say a log return above 0 and at most 1, or auto for cusum_multiplier times the volatility",
     )
+
+
+def _number_in(text: str) -> float | str:
+    """YAML reads 1e-3 as a text; every other number of a strategy may be written so, too."""
+    try:
+        return float(text)
+    except ValueError:
+        return text
 
 
 class TripleBarrierLabels(Closed):

@@ -78,7 +78,8 @@ def with_overrides(strategy: Strategy, overrides: Mapping[str, Any]) -> Strategy
     Args:
         overrides: any of symbols, timeframes, start_date, end_date, epochs, seed.
 
-    An input keeps those of its timeframes that are left; one that has none left takes all.
+    An input keeps those of its timeframes that are left. One that has none left takes all, or goes
+    where another input shows the same.
     """
     data = strategy.model_dump(mode="json", exclude_none=True)
     of_data, of_training = data["training_data"], data["training"]
@@ -87,7 +88,7 @@ def with_overrides(strategy: Strategy, overrides: Mapping[str, Any]) -> Strategy
             of_data["symbols"] = _symbols_section(value)
         elif key == "timeframes":
             of_data["timeframes"] = _timeframes_section(value, of_data["timeframes"])
-            _keep_timeframes(data["nn_inputs"], value)
+            data["nn_inputs"] = _keep_timeframes(data["nn_inputs"], value)
         else:
             (of_training if key in ("epochs", "seed") else of_data)[key] = value
     return validate_strategy(data, f"{strategy.name} with the options given")
@@ -108,10 +109,20 @@ def _timeframes_section(names: Sequence[str], before: Mapping[str, Any]) -> dict
     return {"mode": "multi_timeframe", "list": list(names)} | given | resample
 
 
-def _keep_timeframes(inputs: list[dict[str, Any]], left: Sequence[str]) -> None:
-    for item in inputs:
-        if item["timeframes"] != "all":
-            item["timeframes"] = [name for name in item["timeframes"] if name in left] or "all"
+def _keep_timeframes(inputs: list[dict[str, Any]], left: Sequence[str]) -> list[dict[str, Any]]:
+    kept = [{**item, "timeframes": _timeframes_left(item["timeframes"], left)} for item in inputs]
+    names = [item.get("fuzzy_set") or item.get("raw_indicator") for item in kept]
+    shown = {name for name, item in zip(names, kept, strict=True) if item["timeframes"]}
+    found = []
+    for name, item in zip(names, kept, strict=True):
+        if item["timeframes"] or name not in shown:
+            found.append({**item, "timeframes": item["timeframes"] or "all"})
+            shown.add(name)
+    return found
+
+
+def _timeframes_left(wanted: list[str] | str, left: Sequence[str]) -> list[str] | str:
+    return wanted if isinstance(wanted, str) else [name for name in wanted if name in left]
 
 
 def config(strategy: Strategy) -> dict[str, Any]:

@@ -260,7 +260,7 @@ def test_wild_prices_give_no_warning(wanted: LabelSpec) -> None:
         ("regime", {"vol_lookback": 1}, "greater than or equal to 2"),
         ("triple_barrier", {"cusum_threshold": 0}, "a log return above 0 and at most 1, or auto"),
         ("triple_barrier", {"cusum_threshold": True}, "or auto for cusum_multiplier times"),
-        ("triple_barrier", {"cusum_threshold": "0.01"}, "or auto for cusum_multiplier times"),
+        ("triple_barrier", {"cusum_threshold": "1%"}, "or auto for cusum_multiplier times"),
         ("triple_barrier", {"cusum_threshold": float("nan")}, "a log return above 0"),
         ("triple_barrier", {"cusum_threshold": [1]}, "a log return above 0"),
         ("triple_barrier", {"cusum_multiplier": 2}, "is for cusum_threshold: auto; say that, or"),

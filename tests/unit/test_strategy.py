@@ -193,6 +193,16 @@ def test_a_symbol_that_is_none_is_proposed_as_one(data: dict[str, Any]) -> None:
     assert problems(data)["training_data.symbols.symbol"].endswith("write BTCUSDT")
 
 
+def test_a_threshold_may_be_written_as_yaml_takes_for_a_text(data: dict[str, Any]) -> None:
+    labels = data["training"]["labels"] = {"source": "triple_barrier", "cusum_threshold": 0.001}
+    number = fingerprint(validate_strategy(data, "x"))
+    labels["cusum_threshold"] = yaml.safe_load("1e-3")
+    assert isinstance(labels["cusum_threshold"], str)
+    assert fingerprint(validate_strategy(data, "x")) == number
+    labels["cusum_threshold"] = "nan"
+    assert "training.labels.cusum_threshold" in problems(data)
+
+
 def test_a_message_is_short_whatever_stands_there(data: dict[str, Any]) -> None:
     data["training_data"]["timeframes"] = {"timeframe": "x" * 100_000}
     for entry in data["nn_inputs"]:
@@ -287,6 +297,24 @@ def test_a_request_overrides_what_the_strategy_says(data: dict[str, Any]) -> Non
     assert (changed.symbols, changed.timeframes) == (("EURUSD",), ("5m",))
     assert (changed.training.epochs, changed.training.seed) == (3, 7)
     assert str(changed.training_data.end_date) == "2020-01-31"
+
+
+def test_fewer_timeframes_leave_each_input_once(data: dict[str, Any]) -> None:
+    data["training_data"]["timeframes"] = {"mode": "multi_timeframe", "list": ["1h", "4h", "1d"]}
+    data["nn_inputs"] = [
+        {"fuzzy_set": "momentum", "timeframes": ["1h"]},
+        {"fuzzy_set": "momentum", "timeframes": ["4h"]},
+        {"raw_indicator": "roc_10", "timeframes": ["1d"]},
+    ]
+    strategy = validate_strategy(data, "x")
+
+    def inputs(*timeframes: str) -> list[tuple[str, Any]]:
+        changed = with_overrides(strategy, {"timeframes": timeframes})
+        return [(item.name, item.timeframes) for item in changed.nn_inputs]
+
+    assert inputs("1h") == [("momentum", ("1h",)), ("roc_10", "all")]
+    assert inputs("4h", "1d") == [("momentum", ("4h",)), ("roc_10", ("1d",))]
+    assert inputs("15m", "1w") == [("momentum", "all"), ("roc_10", "all")]
 
 
 @pytest.mark.parametrize("kind", INDICATORS)
