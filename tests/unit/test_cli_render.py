@@ -36,6 +36,7 @@ def test_a_table_lines_up_and_shows_text_as_it_is() -> None:
 def test_a_table_is_drawn_without_touching_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
     class Full(io.StringIO):
         def write(self, text: str) -> int:
+            del text
             raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(sys, "stdout", Full())
