@@ -26,7 +26,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "high": ("high", "high_price", "max", "h"),
     "low": ("low", "low_price", "min", "l"),
     "close": (
-        *("close", "close_price", "close/last", "c", "last", "last_price", "price"),
+        *("close", "close_price", "close/last", "c", "last", "last_price", "latest", "price"),
         "close_close_price_adjusted_for_splits",  # what Yahoo's page says over its column
     ),
     "volume": (
@@ -128,7 +128,7 @@ def _by_name(path: Path, head: Head) -> Columns:
     columns: Columns = {"timestamp": _time_columns(head)}
     for role in PRICE_COLUMNS:
         found = next((a for a in ALIASES[role] if a in names), None)
-        columns[role] = () if found is None else (names.index(found),)
+        columns[role] = _quotes(names, role) if found is None else (names.index(found),)
     columns["volume"] = _volume_columns(head)
     if not all(columns[role] for role in ("timestamp", *PRICE_COLUMNS)):
         raise _no_columns(path, head, [role for role in ALIASES if not columns[role]])
@@ -137,6 +137,12 @@ def _by_name(path: Path, head: Head) -> Columns:
     if twice:
         raise refuse(path, f"two columns are named {', '.join(map(echo, twice))}", "rename one")
     return columns
+
+
+def _quotes(names: list[str], role: str) -> tuple[int, ...]:
+    """The bid and the ask of a price, or the one that there is: `BidOpen`, `ask_open`."""
+    bare = [name.replace("_", "") for name in names]
+    return tuple(bare.index(side + role) for side in ("bid", "ask") if side + role in bare)
 
 
 def _no_columns(path: Path, head: Head, missing: list[str]) -> InvalidData:

@@ -246,6 +246,19 @@ EXPORTS: dict[str, tuple[str, str, Choices]] = {
         ),
         {},
     ),
+    "plain, the latest price": (
+        "csv",
+        text_of(plain("%Y-%m-%d %H:%M"), "Time,Open,High,Low,Latest,Volume"),
+        {},
+    ),
+    "plain, bid and ask": (
+        "csv-mdy",
+        text_of(
+            lambda t, *row: f"{t:%m/%d/%Y %H:%M:%S.000},{','.join(row[:4] * 2)},{row[4]}",
+            "DateTime,BidOpen,BidHigh,BidLow,BidClose,AskOpen,AskHigh,AskLow,AskClose,Volume",
+        ),
+        {"format": "csv-mdy"},
+    ),
     "yahoo, as its page is copied": (
         "yahoo",
         text_of(
