@@ -40,6 +40,7 @@ _CLOCK = re.compile(
 )
 _ORDERS = {"ohlc": (0, 1, 2, 3), "ochl": (0, 2, 3, 1)}
 _FEWEST_SHARE = 0.9
+_FEWEST_ROWS = 5
 _DAY_MS = 86_400_000
 
 Columns = dict[str, tuple[int, ...]]
@@ -209,10 +210,17 @@ def _by_place(path: Path, head: Head) -> tuple[Columns, str]:
     prices = {
         role: (start + place,) for role, place in zip(PRICE_COLUMNS, _ORDERS[order], strict=True)
     }
-    volumes = tuple(range(start + 4, head.width))[:1]
+    bar = (prices["low"][0], prices["high"][0])
+    volumes = tuple(i for i in range(start + 4, head.width) if not _is_price(head.rows, i, bar))[:1]
     if volumes and all(row[volumes[0]] == "" for row in head.rows):
         volumes = ()
     return {"timestamp": time, **prices, "volume": volumes}, order
+
+
+def _is_price(rows: tuple[Row, ...], place: int, bar: tuple[int, int]) -> bool:
+    """Whether a column always lies between the low and the high, as an average price does."""
+    known = [n for row in rows if (n := _numbers_of(row, (place, *bar))) is not None]
+    return len(known) >= _FEWEST_ROWS and all(low <= n <= high for n, low, high in known)
 
 
 def _leading_time(rows: tuple[Row, ...]) -> tuple[int, ...] | None:
