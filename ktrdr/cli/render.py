@@ -7,6 +7,7 @@ writing goes through here.
 from __future__ import annotations
 
 import contextlib
+import io
 import json
 import os
 import re
@@ -114,16 +115,15 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
     from rich.text import Text
 
     console = Console(highlight=False, emoji=False, legacy_windows=False, color_system=None)
-    if not console.is_terminal:
-        console.width = 10_000
+    console.width = console.width if console.is_terminal else 10_000
+    console.file = drawing = io.StringIO()  # stdout may be full, which is ours to tell
     drawn = Table(box=None, pad_edge=False, header_style="")
     for place, header in enumerate(headers):
         drawn.add_column(header, no_wrap=place == 0, overflow="fold")
     for row in rows:
         drawn.add_row(*(Text("" if v is None else one_line(str(v))) for v in row))
-    with console.capture() as capture:
-        console.print(drawn)
-    return "\n".join(line.rstrip() for line in capture.get().splitlines())
+    console.print(drawn)
+    return "\n".join(line.rstrip() for line in drawing.getvalue().splitlines())
 
 
 @contextlib.contextmanager

@@ -124,7 +124,8 @@ def _header_at(lines: list[tuple[int, Row]], place: int) -> tuple[Row, int]:
     names = {plain(name) for name in row}
     if "price" in names and len(lines) > place + 2 and lines[place + 1][1][0] == "Ticker":
         return (lines[place + 2][1][0], *row[1:]), place + 3  # the three lines of yfinance
-    is_header = sum(any(n.strip("<>").startswith(w) for n in names) for w in _WORDS) >= 3
+    bare = {re.sub("^<?((bid|ask)_?)?", "", name) for name in names}
+    is_header = sum(any(name.startswith(word) for name in bare) for word in _WORDS) >= 3
     short = names >= {"o", "h", "l", "c"}
     return (row, place + 1) if is_header or short else ((), 0)
 

@@ -46,6 +46,7 @@ KINDS = {
     "unsorted": "earlier than the row before",
 }
 _SHOWN_LINES = 10
+_FEWEST_ENDS = 20
 _QUARTER_HOUR_US = 900 * SECOND_US
 _HOUR_US = 3600 * SECOND_US
 
@@ -153,6 +154,9 @@ def _examine(path: Path, raw: RawTable, said: Said) -> _Examined:
     answers = settle(path, raw.reading, times, prices, said)
     stamps = place_times(times, answers.timezone)
     values = (*answers.prices.values(), _floats(raw.frame["volume"]))
+    backwards = _runs_backwards(stamps)
+    if raw.reading.layout.head.header is None:
+        _check_ends(path, prices["open"], prices["close"], backwards)
     found: dict[str, Mask] = {
         "ambiguous_time": stamps.ambiguous,
         "nonexistent_time": stamps.nonexistent,
@@ -164,13 +168,31 @@ def _examine(path: Path, raw: RawTable, said: Said) -> _Examined:
     for name in NUMBER_COLUMNS:
         found["unparsable_number"] |= raw.frame[name].is_null().to_numpy()
     found.update(_number_troubles(*values))
-    backwards = _runs_backwards(stamps)
     troubles = dict(_each_row_once(found, -stamps.values if backwards else stamps.values))
     lines = raw.frame["line"].to_numpy().astype(np.int64)
     notes = (*raw.notes, *answers.notes)
     if backwards:
         notes = (*notes, "rows run from the newest to the oldest: turned round")
     return _Examined(raw, _Rows(lines, stamps.values, values, troubles), answers.timezone, notes)
+
+
+def _check_ends(path: Path, opens: FloatArray, closes: FloatArray, backwards: bool) -> None:
+    """Refuse columns without names of which the first price is the close: a bar opens near where
+    the one before closed, and the other way round it is two bars from there."""
+    known = np.isfinite(opens) & np.isfinite(closes)
+    step = -1 if backwards else 1
+    opens, closes = opens[known][::step], closes[known][::step]
+    if len(opens) < _FEWEST_ENDS:
+        return
+    with np.errstate(over="ignore"):  # numbers beyond all prices
+        taken = np.abs(opens[1:] - closes[:-1]).mean()
+        swapped = np.abs(closes[1:] - opens[:-1]).mean()
+    if swapped < taken / 2:
+        raise refuse(
+            path,
+            "it has no header, and its first price looks like the close and the last like the open",
+            "the first line must name timestamp,open,high,low,close,volume",
+        )
 
 
 def _floats(column: pl.Series) -> FloatArray:

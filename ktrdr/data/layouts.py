@@ -26,7 +26,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
     "high": ("high", "high_price", "max", "h"),
     "low": ("low", "low_price", "min", "l"),
     "close": (
-        *("close", "close_price", "close/last", "c", "last", "last_price", "price"),
+        *("close", "close_price", "close/last", "c", "last", "last_price", "latest", "price"),
         "close_close_price_adjusted_for_splits",  # what Yahoo's page says over its column
     ),
     "volume": (
@@ -40,6 +40,7 @@ _CLOCK = re.compile(
 )
 _ORDERS = {"ohlc": (0, 1, 2, 3), "ochl": (0, 2, 3, 1)}
 _FEWEST_SHARE = 0.9
+_FEWEST_ROWS = 5
 _DAY_MS = 86_400_000
 
 Columns = dict[str, tuple[int, ...]]
@@ -128,7 +129,7 @@ def _by_name(path: Path, head: Head) -> Columns:
     columns: Columns = {"timestamp": _time_columns(head)}
     for role in PRICE_COLUMNS:
         found = next((a for a in ALIASES[role] if a in names), None)
-        columns[role] = () if found is None else (names.index(found),)
+        columns[role] = _quotes(names, role) if found is None else (names.index(found),)
     columns["volume"] = _volume_columns(head)
     if not all(columns[role] for role in ("timestamp", *PRICE_COLUMNS)):
         raise _no_columns(path, head, [role for role in ALIASES if not columns[role]])
@@ -137,6 +138,12 @@ def _by_name(path: Path, head: Head) -> Columns:
     if twice:
         raise refuse(path, f"two columns are named {', '.join(map(echo, twice))}", "rename one")
     return columns
+
+
+def _quotes(names: list[str], role: str) -> tuple[int, ...]:
+    """The bid and the ask of a price, or the one that there is: `BidOpen`, `ask_open`."""
+    bare = [name.replace("_", "") for name in names]
+    return tuple(bare.index(side + role) for side in ("bid", "ask") if side + role in bare)
 
 
 def _no_columns(path: Path, head: Head, missing: list[str]) -> InvalidData:
@@ -203,10 +210,17 @@ def _by_place(path: Path, head: Head) -> tuple[Columns, str]:
     prices = {
         role: (start + place,) for role, place in zip(PRICE_COLUMNS, _ORDERS[order], strict=True)
     }
-    volumes = tuple(range(start + 4, head.width))[:1]
+    bar = (prices["low"][0], prices["high"][0])
+    volumes = tuple(i for i in range(start + 4, head.width) if not _is_price(head.rows, i, bar))[:1]
     if volumes and all(row[volumes[0]] == "" for row in head.rows):
         volumes = ()
     return {"timestamp": time, **prices, "volume": volumes}, order
+
+
+def _is_price(rows: tuple[Row, ...], place: int, bar: tuple[int, int]) -> bool:
+    """Whether a column always lies between the low and the high, as an average price does."""
+    known = [n for row in rows if (n := _numbers_of(row, (place, *bar))) is not None]
+    return len(known) >= _FEWEST_ROWS and all(low <= n <= high for n, low, high in known)
 
 
 def _leading_time(rows: tuple[Row, ...]) -> tuple[int, ...] | None:

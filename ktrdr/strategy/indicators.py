@@ -20,7 +20,10 @@ _NAMES_ELSEWHERE: dict[str, tuple[str, ...]] = {
         ("std", "std_dev", "stddev", "num_std", "nbdev", "nbdevup", "factor", "atr_multiplier"),
         ("multiplier",),
     ),
-    "period": ("k_period", "bb_period", "kc_period", "kijun_period", "slow_period", "long_period"),
+    "period": (
+        *("k_period", "bb_period", "kc_period", "kijun_period", "fast_period", "slow_period"),
+        "long_period",
+    ),
     "multiplier": ("bb_multiplier", "kc_multiplier"),
     "fast": ("fast_period",),
     "slow": ("slow_period",),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import io
+import sys
+
 import pytest
 
 from ktrdr.cli import render, views
@@ -28,6 +31,16 @@ def test_an_endless_message_is_cut() -> None:
 def test_a_table_lines_up_and_shows_text_as_it_is() -> None:
     shown = render.table(("NAME", "REMARK"), [("a" * 40, "[bold]x[/bold]"), ("b", None)])
     assert shown.splitlines() == ["NAME" + " " * 38 + "REMARK", "a" * 40 + "  [bold]x[/bold]", "b"]
+
+
+def test_a_table_is_drawn_without_touching_stdout(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Full(io.StringIO):
+        def write(self, text: str) -> int:
+            del text
+            raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(sys, "stdout", Full())
+    assert render.table(("NAME",), [("a",)]) == "NAME\na"
 
 
 def test_a_record_shows_what_exists_and_nothing_else() -> None:

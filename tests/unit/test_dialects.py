@@ -246,6 +246,19 @@ EXPORTS: dict[str, tuple[str, str, Choices]] = {
         ),
         {},
     ),
+    "plain, the latest price": (
+        "csv",
+        text_of(plain("%Y-%m-%d %H:%M"), "Time,Open,High,Low,Latest,Volume"),
+        {},
+    ),
+    "plain, bid and ask": (
+        "csv-mdy",
+        text_of(
+            lambda t, *row: f"{t:%m/%d/%Y %H:%M:%S.000},{','.join(row[:4] * 2)},{row[4]}",
+            "DateTime,BidOpen,BidHigh,BidLow,BidClose,AskOpen,AskHigh,AskLow,AskClose,Volume",
+        ),
+        {"format": "csv-mdy"},
+    ),
     "yahoo, as its page is copied": (
         "yahoo",
         text_of(
@@ -491,6 +504,32 @@ def test_answers_of_web_services_are_read(tmp_path: Path) -> None:
     for content in contents:
         report = import_file(save(tmp_path, content), "SAMPLE", "1h")
         assert fingerprint(report.bars) == fingerprint(BARS)
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_an_open_and_a_close_without_names_that_changed_places_are_refused(
+    tmp_path: Path, newest_first: bool
+) -> None:
+    def lines(row: Row) -> str:
+        rows = text_of(row).splitlines()
+        return "\n".join(reversed(rows) if newest_first else rows)
+
+    right = lines(lambda t, o, h, low, c, v: f"{t},{o},{h},{low},{c},{v}")
+    assert len(import_file(save(tmp_path, right), "X", "1h").bars) == len(BARS)
+    for swapped in (
+        lines(lambda t, o, h, low, c, v: f"{t},{c},{h},{low},{o},{v}"),
+        lines(lambda t, o, h, low, c, v: f"{ms(t)},{c},{o},{h},{low},{v}"),
+    ):
+        for fix in (False, True):
+            with pytest.raises(InvalidData, match="first price looks like the close"):
+                import_file(save(tmp_path, swapped), "X", "1h", fix=fix)
+
+
+def test_an_average_price_without_a_name_is_no_volume(tmp_path: Path) -> None:
+    text = text_of(lambda t, o, h, low, c, v: f"{t},{o},{h},{low},{c},{o},{v},7")
+    report = import_file(save(tmp_path, text), "SAMPLE", "1h")
+    assert fingerprint(report.bars) == fingerprint(BARS)
+    assert "ignored columns 6, 8" in report.notes
 
 
 @pytest.mark.parametrize("mark", [".", ","])

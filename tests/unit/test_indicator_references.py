@@ -131,6 +131,7 @@ def test_every_source_that_leads_nowhere_is_named_at_once(data: dict[str, Any]) 
         ({"type": "bollingerbands", "std_dev": 2}, ".std_dev", "say multiplier"),
         ({"type": "stochastic", "period": 14}, ".period", "say k_period"),
         ({"type": "squeezeintensity", "period": 20}, ".period", "say bb_period and kc_period"),
+        ({"type": "macd", "period": 12}, ".period", "say fast_period and slow_period"),
         ({"type": "stochastic", "k": 14}, ".k", "say k_period"),
         ({"type": "macd", "fastperiod": 3}, ".fastperiod", "did you mean fast_period?"),
         ({"type": "fishertransform", "signal_period": 3}, ".signal_period", "say smoothing"),

@@ -371,6 +371,14 @@ def test_names_of_other_grammars_become_ours() -> None:
     assert content["description"] == "Barriers over two lines.\n"
 
 
+def test_one_period_of_a_squeeze_is_that_of_both_channels() -> None:
+    content = yaml.safe_load(SHIPPED[-1].read_text())
+    content["indicators"]["tight"] = {"type": "SqueezeIntensity", "period": 30, "std_dev": 2.5}
+    found = made(yaml.safe_dump(content, sort_keys=False))["indicators"]["tight"]
+    periods = {"bb_period": 30, "kc_period": 30, "bb_multiplier": 2.5}
+    assert found == {"type": "SqueezeIntensity", **periods}
+
+
 def test_the_first_grammar_is_understood_too() -> None:
     content = made(FIRST)
     assert content["name"] == "a_squeeze"

@@ -155,7 +155,11 @@ def _rewrite_parameter(
     word = respelt(str(path[-1]))
     target = first_in(_parameter_names(word), names)
     if target is not None:
+        value = draft.at(path)
         draft.rename(path, target, f"the name that {grammar.type} has for it")
+        twin = target.replace("bb_period", "kc_period")  # a squeeze has two channels
+        if twin in names - {target} and not draft.has((*path[:-1], twin)):
+            draft.set((*path[:-1], twin), value, f"{path[-1]} meant both channels")
     elif word.endswith("_source") or (word == "period" and not _has_period(names)):
         draft.remove(path, f"{grammar.type} is computed from the bars and has no such parameter")
 
