@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ktrdr.cli import render, views
+from ktrdr.cli.choosing import EndDate, StartDate, Symbols, Timeframes
 from ktrdr.cli.command import Call, command, group, names
 from ktrdr.cli.interrupts import Interrupts
 from ktrdr.cli.watch import watch
@@ -50,16 +51,10 @@ def add_to(app: typer.Typer) -> None:
 def train(
     call: Call,
     strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A strategy's YAML file.")],
-    symbols: Annotated[
-        str | None, typer.Option(help="Symbols, separated by commas, instead of the strategy's.")
-    ] = None,
-    timeframes: Annotated[
-        str | None, typer.Option(help="Timeframes, separated by commas, instead of its own.")
-    ] = None,
-    start_date: Annotated[str | None, typer.Option(help="First day to use, YYYY-MM-DD.")] = None,
-    end_date: Annotated[
-        str | None, typer.Option(help="Last day to use, YYYY-MM-DD, whole.")
-    ] = None,
+    symbols: Symbols = None,
+    timeframes: Timeframes = None,
+    start_date: StartDate = None,
+    end_date: EndDate = None,
     epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of its own.")] = None,
     seed: Annotated[
         int | None, typer.Option(min=0, max=2**32 - 1, help="Seed, instead of its own.")
