@@ -32,7 +32,7 @@ import polars as pl
 import with_pandas
 
 from ktrdr.data.bars import PRICE_COLUMNS, Bars
-from ktrdr.data.importing import import_file
+from ktrdr.data.importing.importer import import_file
 from ktrdr.data.market import Market, gather, one_series
 from ktrdr.data.resampling import resample
 from ktrdr.data.sample import sample_bars

@@ -27,10 +27,10 @@ import yaml
 
 from ktrdr.client import Client, Operation
 from ktrdr.data.sample import sample_bars
-from ktrdr.operations.model import Owner, OwnerKind, Report
+from ktrdr.driver.actor_call import Link
+from ktrdr.driver.names import NAMESPACE, OPERATIONS
 from ktrdr.operations.service import OperationsService
-from ktrdr.runtime.link import Link
-from ktrdr.runtime.names import NAMESPACE, OPERATIONS
+from ktrdr.operations.types import Owner, OwnerKind, Report
 from ktrdr.settings import read_settings
 from ktrdr.store import open_store
 
@@ -216,7 +216,7 @@ def service_at(path: Path) -> OperationsService:
 
 
 def request_and_plan(folder: Path) -> tuple[Any, Any]:
-    from ktrdr.operations.model import Plan, Request
+    from ktrdr.operations.types import Plan, Request
 
     request = Request("s.yaml", "bench", ("SAMPLE",), ("1h",), None, None, 10, 42, 1)
     plan = Plan(

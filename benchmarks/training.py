@@ -32,19 +32,19 @@ import torch.nn.functional as F
 import yaml
 
 from ktrdr.checkpoints.manifest import Provenance
-from ktrdr.checkpoints.storage import Storage
 from ktrdr.client import Client
 from ktrdr.data.market import one_series
 from ktrdr.data.sample import sample_bars
 from ktrdr.features.cache import cached_dataset
 from ktrdr.features.dataset import Dataset
-from ktrdr.operations.model import CheckpointType, HistoryRow
+from ktrdr.operations.types import CheckpointType, HistoryRow
 from ktrdr.settings import Settings, read_settings
+from ktrdr.storage.root import Storage
 from ktrdr.strategy.loading import load_strategy, with_overrides
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.context import LocalContext
 from ktrdr.training.environment import environment
-from ktrdr.training.learner import Learner, Place
+from ktrdr.training.learner import Device, Learner
 from ktrdr.training.losses import class_weights
 from ktrdr.training.networks import build_model
 from ktrdr.training.trainer import TrainingJob, fit
@@ -221,7 +221,7 @@ def checkpoint_cost(dataset: Dataset) -> dict[str, float]:
     strategy = strategy.model_copy(
         update={"model": strategy.model.model_copy(update={"architecture": wide})}
     )
-    learner = Learner(strategy, dataset, Place(torch.device("cpu"), 0, time.monotonic))
+    learner = Learner(strategy, dataset, Device(torch.device("cpu"), 0, time.monotonic))
     for batch in itertools.islice(learner.remaining_batches(), 64):
         learner.step(batch)
     taken = []

@@ -156,3 +156,15 @@ class ClusterRequired(Unreachable):
 
 class VersionMismatch(Unreachable):
     code = "VERSION_MISMATCH"
+
+
+class OutputLost(KtrdrError):
+    """The answer could not be written where the user wants it."""
+
+    code = "OUTPUT_LOST"
+
+
+def describe(error: BaseException) -> str:
+    """An exception in one line."""
+    text = error.message if isinstance(error, KtrdrError) else str(error)
+    return (text.splitlines() or [type(error).__name__])[0][:500]

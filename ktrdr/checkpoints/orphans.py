@@ -11,12 +11,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ktrdr.checkpoints.commit import CHECKPOINT_PREFIX
-from ktrdr.checkpoints.directory import remove_directory
-from ktrdr.checkpoints.storage import Storage, io_errors
+from ktrdr.checkpoints.layout import CHECKPOINT_PREFIX
+from ktrdr.checkpoints.write import remove_directory
 from ktrdr.errors import InvalidId, OperationNotFound, StorageUnavailable
-from ktrdr.operations.model import OPERATION_ID, Operation
 from ktrdr.operations.service import OperationsService
+from ktrdr.operations.types import OPERATION_ID, Operation
+from ktrdr.storage.posix import io_errors
+from ktrdr.storage.root import Storage
 
 UNKNOWN_OPERATION = "an operation that this store does not know"
 UNKNOWN_MODEL = "a model that this store does not know"

@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Collection, Iterable
 
-from ktrdr.checkpoints.commit import TEMPORARY_PREFIX, attempt_folder
-from ktrdr.checkpoints.directory import TRASH_PREFIX, remove_directory
-from ktrdr.checkpoints.storage import Storage, io_errors
+from ktrdr.checkpoints.layout import TEMPORARY_PREFIX, attempt_folder
+from ktrdr.checkpoints.write import TRASH_PREFIX, remove_directory
 from ktrdr.errors import StorageUnavailable
-from ktrdr.operations.model import Checkpoint
+from ktrdr.operations.types import Checkpoint
+from ktrdr.storage.posix import io_errors
+from ktrdr.storage.root import Storage
 
 
 def remove_doomed(storage: Storage, rows: Iterable[Checkpoint]) -> tuple[int, ...]:

@@ -5,12 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from ktrdr.checkpoints.commit import CHECKPOINT_PREFIX, announced, attempt_folder
-from ktrdr.checkpoints.directory import OK, damaged, inspect_directory, read_directory
-from ktrdr.checkpoints.manifest import MANIFEST, Manifest, encode
-from ktrdr.checkpoints.storage import DISK, Files, Storage, io_errors
+from ktrdr.checkpoints.manifest import MANIFEST, Manifest
+from ktrdr.checkpoints.read import (
+    OK,
+    damaged,
+    inspect_directory,
+    read_directory,
+)
 from ktrdr.errors import CheckpointCorrupted, CheckpointNotFound
-from ktrdr.operations.model import Checkpoint, NewCheckpoint
+from ktrdr.operations.types import Checkpoint
+from ktrdr.storage.posix import DISK, Files
+from ktrdr.storage.root import Storage
 
 _FOREIGN = "of another checkpoint"
 
@@ -77,32 +82,6 @@ def latest_good(
     )
 
 
-def found(
-    storage: Storage, operation_id: str, attempt: int, after: int = 0
-) -> tuple[NewCheckpoint, ...]:
-    """The good checkpoints that lie in an attempt's folder, oldest first, rows or not.
-
-    Only those with a higher number than `after`. Raises StorageUnavailable.
-    """
-    folder = attempt_folder(storage, operation_id, attempt)
-    with io_errors("list", folder):
-        present = storage.files.is_folder(folder)
-        names = storage.files.names(folder) if present else []
-    good: list[NewCheckpoint] = []
-    for name in names:
-        number = name.removeprefix(CHECKPOINT_PREFIX)
-        if number == name or not number.isdecimal() or int(number) <= after:
-            continue
-        try:
-            manifest = verify_checkpoint(folder / name, storage.files)
-        except CheckpointCorrupted:
-            continue
-        if _lies_where_it_belongs(manifest, operation_id, attempt, name):
-            size = sum(e.size for e in manifest.files.values()) + len(encode(manifest))
-            good.append(announced(manifest, storage.relative(folder / name), size))
-    return tuple(good)
-
-
 def _inspect(storage: Storage, row: Checkpoint) -> dict[str, str]:
     manifest, files = inspect_directory(storage.at(row.path), Manifest, storage.files)
     if manifest is not None and not _describes(manifest, row):
@@ -115,11 +94,6 @@ def _inspect(storage: Storage, row: Checkpoint) -> dict[str, str]:
 def _describes(manifest: Manifest, row: Checkpoint) -> bool:
     found = (manifest.operation_id, manifest.attempt, manifest.number, manifest.weights_digest)
     return found == (row.operation_id, row.attempt, row.number, row.weights_digest)
-
-
-def _lies_where_it_belongs(manifest: Manifest, operation_id: str, attempt: int, name: str) -> bool:
-    place = (manifest.operation_id, manifest.attempt, f"{CHECKPOINT_PREFIX}{manifest.number:06d}")
-    return place == (operation_id, attempt, name)
 
 
 def _key(row: Checkpoint) -> tuple[int, int]:

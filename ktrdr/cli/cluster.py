@@ -20,7 +20,7 @@ def raise_cluster(call: Call) -> int:
 
     Repeated: the one that is up is shown.
     """
-    from ktrdr.runtime import raising
+    from ktrdr.cluster import raising
 
     with call.client() as client:
         client.storage()  # its trouble is the user's, and better known now
@@ -41,7 +41,7 @@ def take_down(call: Call) -> int:
 
     What was stopped ends `cancelled` and can be resumed.
     """
-    from ktrdr.runtime import raising
+    from ktrdr.cluster import raising
 
     with call.client() as client:
         cluster = raising.down(client.settings, client.service)
@@ -53,12 +53,12 @@ def take_down(call: Call) -> int:
 
 def list_nodes(call: Call) -> int:
     """List the machines of the cluster."""
-    from ktrdr.runtime import joining, standing
+    from ktrdr.cluster import local, remote
 
-    cluster = standing.find(call.settings(), render.say)
+    cluster = local.find(call.settings(), render.say)
     if cluster is None:
         raise ClusterRequired("no cluster is up: start one with `ktrdr up`, or set RAY_ADDRESS")
     with render.stdout_is_ours():
-        joining.join(cluster.cluster.address)
-        nodes = standing.nodes()
+        remote.join(cluster.cluster.address)
+        nodes = local.nodes()
     return call.answer_list("nodes", nodes, lambda: views.nodes(nodes))

@@ -48,7 +48,7 @@ def import_bars(
     ] = False,
 ) -> int:
     """Import a file of bars; what was stored of this symbol and timeframe is replaced."""
-    from ktrdr.data.importing import import_file
+    from ktrdr.data.importing.importer import import_file
 
     report = import_file(
         *(Path(file), symbol, timeframe),

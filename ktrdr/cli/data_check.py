@@ -27,7 +27,7 @@ def check(
 
     The verdict is good, usable or bad. This is a report: its exit status is 0 whatever it says.
     """
-    from ktrdr.data.health import examine
+    from ktrdr.data.health.report import examine
 
     with call.client() as client:
         bars = client.bars.read(symbol, timeframe)

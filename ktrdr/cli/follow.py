@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ktrdr.cli import render, views
 from ktrdr.cli.interrupts import EXIT_STATUS, Interrupts
 from ktrdr.errors import Conflict, OperationRunning
-from ktrdr.operations.summary import summarise
+from ktrdr.operations.fold_summary import summarise
 
 if TYPE_CHECKING:
     from ktrdr.cli.command import Call

@@ -24,7 +24,7 @@ def disregard_signals() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class Stopped(KtrdrError):
+class Interrupted(KtrdrError):
     """A signal came before anything was recorded."""
 
     code = "CANCELLED"
@@ -46,9 +46,9 @@ class Interrupts:
             signal.signal(number, self._count)
 
     def leave_if_asked(self) -> None:
-        """Raise Stopped after a signal, as long as nothing is recorded."""
+        """Raise Interrupted after a signal, as long as nothing is recorded."""
         if self.count:
-            raise Stopped("stopped before anything was recorded")
+            raise Interrupted("stopped before anything was recorded")
 
     def _count(self, _number: int, _frame: FrameType | None) -> None:
         self.count += 1

@@ -12,7 +12,7 @@ import typer
 from ktrdr import __version__
 from ktrdr.cli import checkpoints, cluster, data, models, operations, render, strategies, verify
 from ktrdr.cli.command import new_app
-from ktrdr.cli.interrupts import Stopped, disregard_signals
+from ktrdr.cli.interrupts import Interrupted, disregard_signals
 from ktrdr.errors import KtrdrError, Usage
 
 DEBUG_VARIABLE = "KTRDR_DEBUG"
@@ -48,7 +48,7 @@ def run(arguments: Sequence[str]) -> int:
     except KtrdrError as error:
         failed = error
     except KeyboardInterrupt:
-        failed = Stopped("interrupted")
+        failed = Interrupted("interrupted")
     except BrokenPipeError:  # the reader of a help text went away
         render.silence_stdout()
         return 0

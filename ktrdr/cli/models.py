@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
-from ktrdr.cli import evaluating, predicting, render, views
+from ktrdr.cli import model_evaluate, model_predict, render, views
 from ktrdr.cli.command import Call, Model, command, group
-from ktrdr.operations.guards import parse_model_name
+from ktrdr.operations.validation import parse_model_name
 
 
 def add_to(app: typer.Typer) -> None:
@@ -16,8 +16,8 @@ def add_to(app: typer.Typer) -> None:
     command(family, "list")(list_models)
     command(family, "show")(show)
     command(family, "rules")(rules)
-    predicting.add_to(family)
-    evaluating.add_to(family)
+    model_predict.add_to(family)
+    model_evaluate.add_to(family)
 
 
 def list_models(call: Call) -> int:
@@ -56,13 +56,13 @@ def rules(
     answers on the training rows, before training. STRONGEST INPUTS: how the conclusion changes per
     standard deviation of an input.
     """
-    from ktrdr.cli import plots
+    from ktrdr.reports import plots
 
     path = None if plot is None else plots.png_path(plot)
     name, version = parse_model_name(model)
     with call.client() as client:
         loaded = client.load_model(name, version)
-        from ktrdr.training.rules import inputs_of, rules_of
+        from ktrdr.inference.rules import inputs_of, rules_of
 
         found = rules_of(loaded)
         if path is not None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ktrdr.cli import render, views
-from ktrdr.cli.choosing import EndDate, StartDate, Symbols, Timeframes
+from ktrdr.cli.bar_options import EndDate, StartDate, Symbols, Timeframes
 from ktrdr.cli.command import Call, command, group, names
 from ktrdr.cli.interrupts import Interrupts
 from ktrdr.cli.watch import watch

@@ -15,7 +15,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
-from ktrdr.errors import KtrdrError
+from ktrdr.errors import KtrdrError, OutputLost
 
 _LONGEST_MESSAGE = 4000
 _LONGEST_WORD = 300
@@ -23,12 +23,6 @@ _LONGEST_WORD = 300
 
 _ours: TextIO | None = None
 """The stdout of this process while nobody else may write to it."""
-
-
-class OutputLost(KtrdrError):
-    """The answer could not be written where the user wants it."""
-
-    code = "OUTPUT_LOST"
 
 
 @contextlib.contextmanager

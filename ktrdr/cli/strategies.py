@@ -37,7 +37,7 @@ def list_strategies(call: Call) -> int:
 def validate(call: Call, file: StrategyFile) -> int:
     """Check a strategy file: every mistake is named at once."""
     from ktrdr.strategy.loading import load_strategy
-    from ktrdr.strategy.notes import notes
+    from ktrdr.strategy.warnings import notes
 
     strategy = load_strategy(Path(file))
     facts = {"valid": True, **_facts(file, strategy), "notes": notes(strategy)}
@@ -66,20 +66,20 @@ def migrate(
 ) -> int:
     """Rewrite an older strategy file: print it as it is written today, and say each change."""
     from ktrdr.errors import InvalidStrategy
-    from ktrdr.strategy.migration import migrating
+    from ktrdr.strategy.migration import migration
 
     if out is not None:
-        migrating.refuse_taken(Path(out))
-    migration = migrating.migrate(Path(file))
-    said = [str(change) for change in migration.changes] or ["nothing to change"]
-    if not migration.valid:
+        migration.refuse_taken(Path(out))
+    migrated = migration.migrate(Path(file))
+    said = [str(change) for change in migrated.changes] or ["nothing to change"]
+    if not migrated.valid:
         for line in () if call.as_json else said:
             render.say(f"{file}: {line}")
-        facts = {"path": file, "out": None, "valid": False, **migrating.facts(migration)}
-        raise InvalidStrategy(migrating.refusal(migration, file), **facts)
+        facts = {"path": file, "out": None, "valid": False, **migration.facts(migrated)}
+        raise InvalidStrategy(migration.refusal(migrated, file), **facts)
     if out is not None:
-        migrating.write_new(Path(out), migration.text)
-    facts = {"path": file, "out": out, "valid": True, **migrating.facts(migration)}
+        migration.write_new(Path(out), migrated.text)
+    facts = {"path": file, "out": out, "valid": True, **migration.facts(migrated)}
     if call.as_json:
         render.document(facts)
     elif out is not None:
@@ -87,7 +87,7 @@ def migrate(
     else:
         for line in said:
             render.say(f"{file}: {line}")
-        render.text(migration.text, end="")
+        render.text(migrated.text, end="")
     return 0
 
 

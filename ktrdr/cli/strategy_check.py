@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ktrdr.cli import render
-from ktrdr.cli.choosing import EndDate, StartDate, Symbols, Timeframes
+from ktrdr.cli.bar_options import EndDate, StartDate, Symbols, Timeframes
 from ktrdr.cli.command import Call, command, names
 
 if TYPE_CHECKING:
-    from ktrdr.features.leaks import Subject
+    from ktrdr.features.leaks import PipelineRun
 
 _LEAKS = 1
 
@@ -46,7 +46,7 @@ def check(
     strategy would be trained on. Nothing is trained or written. Exit status: 0 clean, whatever
     the warnings say, 1 a leak was found.
     """
-    from ktrdr.runtime.submitting import Overrides
+    from ktrdr.usecases.submit import Overrides
 
     overrides = Overrides(
         symbols=names(symbols, "--symbols"),
@@ -61,22 +61,22 @@ def check(
     return 0 if found["clean"] else _LEAKS
 
 
-def _subject(call: Call, path: Path, overrides: Mapping[str, Any]) -> Subject:
-    from ktrdr.checkpoints.storage import Storage
+def _subject(call: Call, path: Path, overrides: Mapping[str, Any]) -> PipelineRun:
     from ktrdr.features.leaks import make_subject
-    from ktrdr.runtime.submitting import selected_bars
+    from ktrdr.storage.root import Storage
     from ktrdr.strategy.loading import load_strategy, with_overrides
+    from ktrdr.usecases.submit import selected_bars
 
     strategy = with_overrides(load_strategy(path), overrides)
     return make_subject(strategy, selected_bars(strategy, Storage(call.settings().storage)))
 
 
-def _examine(subject: Subject, seed: int, points: int) -> dict[str, Any]:
+def _examine(subject: PipelineRun, seed: int, points: int) -> dict[str, Any]:
     from ktrdr.data.bars import format_us
+    from ktrdr.features.dataset_report import report_dataset
     from ktrdr.features.leaks import find_leaks
-    from ktrdr.features.portrait import portray
 
-    findings, portrait = find_leaks(subject, seed, points), portray(subject)
+    findings, portrait = find_leaks(subject, seed, points), report_dataset(subject)
     strategy = subject.strategy
     return {
         "strategy": strategy.name,

@@ -11,12 +11,12 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ktrdr.cli import render
-from ktrdr.cli.choosing import EndDate, StartDate, Symbols, Timeframes
+from ktrdr.cli.bar_options import EndDate, StartDate, Symbols, Timeframes
 from ktrdr.cli.command import Call, command, names
-from ktrdr.cli.interrupts import Interrupts, Stopped, disregard_signals
+from ktrdr.cli.interrupts import Interrupted, Interrupts, disregard_signals
 
 if TYPE_CHECKING:
-    from ktrdr.runtime.rehearsal.conducting import Glance
+    from ktrdr.usecases.verify_resume.verification import Glance
 
 _DIFFERENT = 1
 _PLAIN_LINE_EVERY_S = 5.0
@@ -49,9 +49,9 @@ def verify_resume(
     Both trainings happen in a temporary folder; operations, models and checkpoints are left as
     they are. Exit status: 0 equal in every epoch and at the end, 1 different, 130 interrupted.
     """
-    from ktrdr.checkpoints.storage import Storage
-    from ktrdr.runtime.rehearsal.conducting import Audience, rehearse
-    from ktrdr.runtime.submitting import Overrides, prepare
+    from ktrdr.storage.root import Storage
+    from ktrdr.usecases.submit import Overrides, prepare
+    from ktrdr.usecases.verify_resume.verification import Audience, rehearse
 
     interrupts = Interrupts()
     interrupts.install()
@@ -89,7 +89,7 @@ class _Follower:
     def show(self, glance: Glance) -> None:
         if self._interrupts.count:
             disregard_signals()  # what follows tidies up
-            raise Stopped("stopped: nothing was compared, and nothing is left behind")
+            raise Interrupted("stopped: nothing was compared, and nothing is left behind")
         line = f"{glance.training} training, attempt {glance.attempt}: "
         line += f"epoch {glance.epoch}/{glance.epochs}" if glance.epochs else "starting"
         if self._live is not None:

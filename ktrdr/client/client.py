@@ -12,27 +12,27 @@ from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
-from ktrdr.checkpoints.storage import Storage
 from ktrdr.client.operation import Operation, Record
+from ktrdr.cluster import local
+from ktrdr.cluster.local import StandingRay
 from ktrdr.errors import KtrdrError, Usage
-from ktrdr.operations import model as values
 from ktrdr.operations import records
-from ktrdr.operations.guards import check_strategy_name, parse_model_name
-from ktrdr.operations.model import Status, check_operation_id
+from ktrdr.operations import types as values
 from ktrdr.operations.service import OperationsService
-from ktrdr.runtime import standing
-from ktrdr.runtime.processes import looked_after
-from ktrdr.runtime.standing import StandingRay
+from ktrdr.operations.types import Status, check_operation_id
+from ktrdr.operations.validation import check_strategy_name, parse_model_name
 from ktrdr.settings import Settings, read_settings
+from ktrdr.storage.root import Storage
 from ktrdr.store import SqlStore, open_store
+from ktrdr.usecases.ownership import looked_after
 
 Prepared = tuple[tuple[values.Request, values.Plan], ...]
 
 if TYPE_CHECKING:
+    from ktrdr.cluster.embedded import EmbeddedRay
     from ktrdr.data.store import BarStore
-    from ktrdr.runtime.embedded import EmbeddedRay
-    from ktrdr.training.judging import Evaluation
-    from ktrdr.training.models import LoadedModel
+    from ktrdr.inference.evaluation import Evaluation
+    from ktrdr.inference.model import LoadedModel
 
 
 class Client:
@@ -136,10 +136,10 @@ class Client:
         epochs: int | None = None,
         seed: int | None = None,
     ) -> Prepared:
-        from ktrdr.runtime import submitting
+        from ktrdr.usecases import submit
 
-        overrides = submitting.Overrides(symbols, timeframes, start_date, end_date, epochs, seed)
-        return submitting.prepare(Path(strategy), overrides, self.storage())
+        overrides = submit.Overrides(symbols, timeframes, start_date, end_date, epochs, seed)
+        return submit.prepare(Path(strategy), overrides, self.storage())
 
     def launch(self, operation: Operation) -> None:
         """Start Ray for an operation that this client submitted or resumed, where none is up.
@@ -158,10 +158,10 @@ class Client:
         Raises:
             ClusterUnavailable, VersionMismatch, StoreMismatch: there is one, but not for us.
         """
-        from ktrdr.runtime.embedded import EmbeddedRay
+        from ktrdr.cluster.embedded import EmbeddedRay
 
         if self._place is None:
-            cluster = standing.find(self.settings, self._on_notice)
+            cluster = local.find(self.settings, self._on_notice)
             if cluster is not None:
                 cluster.check(self.store_id())
             self._place = cluster or EmbeddedRay(self.settings, self._on_ray_started)
@@ -169,7 +169,7 @@ class Client:
 
     def _sweep(self, owner_id: str) -> None:
         """What drivers that ended with their Ray had no time to remove."""
-        from ktrdr.checkpoints.housekeeping import sweep_operation
+        from ktrdr.checkpoints.cleanup import sweep_operation
 
         with contextlib.suppress(KtrdrError):  # a later start or cleanup goes on with it
             for operation_id in self.service.sweepable(owner_id):
@@ -208,12 +208,12 @@ class Client:
         Raises:
             StorageUnavailable, StoreMismatch: nothing has changed.
         """
-        from ktrdr.checkpoints import housekeeping, orphans
+        from ktrdr.checkpoints import cleanup, orphans
 
         service, storage = self.service, Storage(self.settings.storage)
         fresh = not storage.root.exists() and not self.operations(limit=1)[1]
         found = () if fresh else orphans.find_orphans(service, storage)
-        done = housekeeping.clean_up(service, older_than)
+        done = cleanup.clean_up(service, older_than)
         removed = orphans.remove_orphans(storage, found) if remove_orphans else ()
         return {
             "expired": list(done.expired),
@@ -232,7 +232,7 @@ class Client:
 
     def model_info(self, name: str, version: int | None = None) -> Record:
         """A version's record and its manifest, every file verified; the newest by default."""
-        from ktrdr.checkpoints.models import read_model
+        from ktrdr.checkpoints.model_store import read_model
 
         row = self.service.model(name, version)
         manifest, _ = read_model(Storage(Path(row.storage)), row.strategy_name, row.version)
@@ -244,8 +244,8 @@ class Client:
         Raises:
             InvalidId, ModelNotFound, CheckpointCorrupted, StorageUnavailable.
         """
-        from ktrdr.checkpoints.models import read_model
-        from ktrdr.training.models import load_model
+        from ktrdr.checkpoints.model_store import read_model
+        from ktrdr.inference.model import load_model
 
         if version is None:
             name, version = parse_model_name(name)
@@ -265,10 +265,10 @@ class Client:
             what `load_model` raises, and DataNotFound, InvalidData, Usage.
         """
         from ktrdr.data.bars import parse_date_range
-        from ktrdr.training import judging
+        from ktrdr.inference import evaluation
 
         within = parse_date_range(start_date, end_date)
-        return judging.evaluate(self.load_model(model), self.bars, symbol, within)
+        return evaluation.evaluate(self.load_model(model), self.bars, symbol, within)
 
     @property
     def bars(self) -> BarStore:

@@ -8,16 +8,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from ktrdr.checkpoints.storage import Storage
 from ktrdr.errors import ClusterUnavailable, Usage
 from ktrdr.operations import records
-from ktrdr.operations.explaining import explanation
-from ktrdr.operations.model import Status
-from ktrdr.runtime.processes import looked_after, seen_dead
+from ktrdr.operations.explanation import explanation
+from ktrdr.operations.types import Status
+from ktrdr.storage.root import Storage
+from ktrdr.usecases.ownership import looked_after, seen_dead
 
 if TYPE_CHECKING:
     from ktrdr.client.client import Client
-    from ktrdr.training.models import LoadedModel
+    from ktrdr.inference.model import LoadedModel
 
 POLL_S = 0.2
 OWNERLESS_AFTER_S = 10.0
@@ -100,11 +100,11 @@ class Operation:
         self, *, strategy: str | Path | None = None, allow_changes: bool = False
     ) -> Record:
         """The checks and the one guarded write of a resume; no Ray yet."""
-        from ktrdr.runtime import resuming
+        from ktrdr.usecases import resume
 
         client, path = self._client, None if strategy is None else Path(strategy)
-        wish = resuming.Wish(path, allow_changes)
-        resuming.claim(client.service, client.store_id(), client.place.owner, self.id, wish)
+        wish = resume.ResumeOptions(path, allow_changes)
+        resume.claim(client.service, client.store_id(), client.place.owner, self.id, wish)
         return self.record()
 
     def resume_report(self) -> Record:
@@ -162,7 +162,7 @@ class Operation:
         Raises:
             OperationRunning: it has not ended.
         """
-        from ktrdr.checkpoints.housekeeping import delete_checkpoints
+        from ktrdr.checkpoints.cleanup import delete_checkpoints
 
         return delete_checkpoints(self._client.service, self.id)
 
@@ -180,7 +180,7 @@ class Operation:
             OperationRunning: it has not ended.
             StorageUnavailable, StoreMismatch: its folder cannot be removed.
         """
-        from ktrdr.checkpoints.housekeeping import delete_operation
+        from ktrdr.checkpoints.cleanup import delete_operation
 
         delete_operation(self._client.service, self.id)
 

@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ktrdr.errors import Usage
-from ktrdr.strategy.values import canonical_timeframe, timeframe_seconds
+from ktrdr.strategy.field_types import canonical_timeframe, timeframe_seconds
 
 FloatArray = NDArray[np.float64]
 IntArray = NDArray[np.int64]

@@ -13,11 +13,11 @@ from numpy.typing import NDArray
 from ktrdr.data.bars import IntArray
 from ktrdr.data.market import Market
 from ktrdr.errors import InvalidData
-from ktrdr.features.checking import check_cuts, check_labels, check_overlap
 from ktrdr.features.columns import InputColumn
+from ktrdr.features.cuts import SPLITS, Cut, LabelledRows, Piece, cut, pieces
+from ktrdr.features.dataset_checks import check_cuts, check_labels, check_overlap
 from ktrdr.features.labels import LabelArray, class_names, make_labels
 from ktrdr.features.pipeline import InputArray, SymbolSeries, compute_series, fill_matrix
-from ktrdr.features.splitting import SPLITS, Cut, LabelledRows, Piece, cut, pieces
 from ktrdr.features.transforms import Transform, fit_transform, grades_itself, needs_fitting
 from ktrdr.strategy.schema import Strategy
 

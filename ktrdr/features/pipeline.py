@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from ktrdr.data.bars import Bars, FloatArray, IntArray
 from ktrdr.data.market import Market
 from ktrdr.errors import InvalidData
+from ktrdr.features.asof_join import last_closed
 from ktrdr.features.indicators import IndicatorOutputs, warm_up
-from ktrdr.features.joining import last_closed
 from ktrdr.features.transforms import Transform
-from ktrdr.strategy.naming import InputGroup, input_groups
+from ktrdr.strategy.input_names import InputGroup, input_groups
 from ktrdr.strategy.schema import Strategy
 
 InputArray = NDArray[np.float32]

@@ -16,10 +16,10 @@ from numpy.typing import NDArray
 from ktrdr.data.bars import FloatArray
 from ktrdr.errors import InvalidData
 from ktrdr.features.columns import InputColumn
-from ktrdr.features.fitting import Scaler, fit_scaler, place_memberships
-from ktrdr.features.fuzzy import grade
+from ktrdr.features.fitted_parameters import Scaler, fit_scaler, place_memberships
+from ktrdr.features.memberships import grade
+from ktrdr.strategy.input_names import InputGroup, input_groups
 from ktrdr.strategy.memberships import Membership
-from ktrdr.strategy.naming import InputGroup, input_groups
 from ktrdr.strategy.schema import Strategy
 
 

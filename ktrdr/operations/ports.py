@@ -2,7 +2,7 @@
 
 All of it is synchronous. Errors of a driver or a server come out as StoreUnavailable, never as
 the exceptions of the library below. A method may be retried after StoreUnavailable: the
-transaction it was part of either happened whole or not at all. TakenBack says that it did not
+transaction it was part of happened whole or not at all. TransactionAborted says that it did not
 happen at all.
 """
 
@@ -14,18 +14,11 @@ from datetime import datetime
 from typing import Protocol
 
 from ktrdr.errors import StoreUnavailable
-from ktrdr.operations.model import (
-    Checkpoint,
-    Event,
-    HistoryRow,
-    ModelRow,
-    Operation,
-    Selection,
-)
-from ktrdr.operations.steps import Step
+from ktrdr.operations.transition_records import TransitionRecord
+from ktrdr.operations.types import Checkpoint, Event, HistoryRow, ModelRow, Operation, Selection
 
 
-class TakenBack(StoreUnavailable):
+class TransactionAborted(StoreUnavailable):
     """The store undid the whole block through no fault of its own: it may be run again."""
 
 
@@ -90,7 +83,7 @@ class Transaction(Reader, Protocol):
     def lock(self, operation_id: str) -> Operation | None:
         """Read a row that nobody else can change until this transaction has ended."""
 
-    def apply(self, step: Step) -> None:
+    def apply(self, step: TransitionRecord) -> None:
         """Write a transition: ONE guarded update, its effects and its event row.
 
         The update names operation id, status and attempt of `step.before`. Raise StaleAttempt

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from datetime import datetime
 from typing import Any
 
-from ktrdr.operations.model import (
+from ktrdr.operations.types import (
     Checkpoint,
     Event,
     HistoryRow,

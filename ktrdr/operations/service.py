@@ -9,10 +9,14 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 
 from ktrdr.errors import ModelNotFound, OperationNotFound
-from ktrdr.operations import endings, guards, transitions
-from ktrdr.operations.endings import AttemptEnd
-from ktrdr.operations.folding import inconsistency
-from ktrdr.operations.model import (
+from ktrdr.operations import attempt_end, transitions, validation
+from ktrdr.operations.attempt_end import AttemptEnd
+from ktrdr.operations.event_replay import inconsistency
+from ktrdr.operations.lease import lease_expired, lease_from, ownerless
+from ktrdr.operations.ports import Reader, Store, Transaction
+from ktrdr.operations.retry import repeating
+from ktrdr.operations.transition_records import TransitionRecord, check_running
+from ktrdr.operations.types import (
     Checkpoint,
     Event,
     FailureReason,
@@ -32,9 +36,6 @@ from ktrdr.operations.model import (
     check_operation_id,
     new_operation_id,
 )
-from ktrdr.operations.ports import Reader, Store, Transaction
-from ktrdr.operations.repeating import repeating
-from ktrdr.operations.steps import Step, check_running, lease_expired, lease_from, ownerless
 
 
 @repeating
@@ -44,7 +45,7 @@ class OperationsService:
 
     def submit(self, request: Request, plan: Plan, owner: Owner, request_id: str) -> Operation:
         """Write a pending operation for `owner` to start; a repeated id gives the first answer."""
-        guards.check_submission(request, plan)
+        validation.check_submission(request, plan)
         with self._store.transaction() as tx:
             known = tx.claim(request_id)
             if known is not None:
@@ -98,7 +99,7 @@ class OperationsService:
 
         Return every doomed row not yet forgotten: their directories may be removed now.
         """
-        guards.check_checkpoint_path(operation_id, checkpoint.path)
+        validation.check_checkpoint_path(operation_id, checkpoint.path)
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
             held = tx.checkpoints(operation_id)
@@ -161,7 +162,7 @@ class OperationsService:
             step = None if known else transitions.request_cancel(row, attempt, request_id, now)
             row = _apply(tx, step) if step is not None else row
             if row.cancel_requested_at and ownerless(row, presumed_dead, now):
-                row = _apply(tx, endings.lose_owner(row, now))
+                row = _apply(tx, attempt_end.lose_owner(row, now))
             return row
 
     def finish_completed(
@@ -171,7 +172,7 @@ class OperationsService:
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
             held = tx.checkpoints(operation_id)
-            step = endings.finish_completed(row, attempt, result, model, held, tx.now())
+            step = attempt_end.finish_completed(row, attempt, result, model, held, tx.now())
             return _apply(tx, step) if step is not None else row
 
     def finish_stopped(
@@ -189,7 +190,7 @@ class OperationsService:
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
             held = tx.checkpoints(operation_id)
-            step = endings.finish_stopped(row, attempt, kind, adopt, held, tx.now())
+            step = attempt_end.finish_stopped(row, attempt, kind, adopt, held, tx.now())
             return _apply(tx, step) if step is not None else row
 
     def finish_failed(
@@ -206,7 +207,7 @@ class OperationsService:
             row = _locked(tx, operation_id)
             held = tx.checkpoints(operation_id)
             end = AttemptEnd(reason, message, adopt)
-            step = endings.finish_failed(row, attempt, end, held, tx.now())
+            step = attempt_end.finish_failed(row, attempt, end, held, tx.now())
             return _apply(tx, step) if step is not None else row
 
     def lose(
@@ -229,7 +230,7 @@ class OperationsService:
             row = _locked(tx, operation_id)
             held = tx.checkpoints(operation_id)
             end = AttemptEnd(reason, message, adopt, found_on_start)
-            return _apply(tx, endings.lose(row, attempt, end, held, tx.now()))
+            return _apply(tx, attempt_end.lose(row, attempt, end, held, tx.now()))
 
     def try_resume(
         self,
@@ -253,7 +254,7 @@ class OperationsService:
                 return row
             now = tx.now()
             if ownerless(row, presumed_dead, now):
-                row = _apply(tx, endings.lose_owner(row, now))
+                row = _apply(tx, attempt_end.lose_owner(row, now))
             held = tx.checkpoints(operation_id)
             return _apply(tx, transitions.try_resume(row, attempt, resumption, held, now))
 
@@ -345,7 +346,7 @@ class OperationsService:
 
     def model(self, strategy_name: str, version: int | None = None) -> ModelRow:
         """Return a completed version, the newest when none is named; raise ModelNotFound."""
-        guards.check_strategy_name(strategy_name)
+        validation.check_strategy_name(strategy_name)
         with self._store.read() as view:
             rows = view.models(strategy_name)
         for row in reversed(rows):
@@ -404,7 +405,7 @@ def _missing(operation_id: str) -> Operation:
     )
 
 
-def _apply(tx: Transaction, step: Step) -> Operation:
+def _apply(tx: Transaction, step: TransitionRecord) -> Operation:
     tx.apply(step)
     return step.after
 
@@ -425,4 +426,4 @@ def _before(now: datetime, age: timedelta) -> datetime:
 
 def _check_paths(operation_id: str, adopt: tuple[NewCheckpoint, ...]) -> None:
     for checkpoint in adopt:
-        guards.check_checkpoint_path(operation_id, checkpoint.path)
+        validation.check_checkpoint_path(operation_id, checkpoint.path)

@@ -1,7 +1,7 @@
-"""The transitions that begin or continue an attempt; endings.py has those that end one.
+"""The transitions that begin or continue an attempt; attempt_end.py has those that end one.
 
-Each is a pure function: the row before, what is asked, the time -> a Step, or None when it was
-done before and nothing is left to write.
+Each is a pure function: the row before, what is asked, the time -> a TransitionRecord, or None
+when it was done before and nothing is left to write.
 """
 
 from __future__ import annotations
@@ -18,8 +18,20 @@ from ktrdr.errors import (
     OperationRunning,
     StaleAttempt,
 )
-from ktrdr.operations.judgement import Key, superseded
-from ktrdr.operations.model import (
+from ktrdr.operations.lease import lease_from
+from ktrdr.operations.restart_policy import CheckpointKey, superseded
+from ktrdr.operations.state_machine import Transition
+from ktrdr.operations.transition_records import (
+    Effects,
+    Held,
+    TransitionRecord,
+    check_running,
+    ended,
+    next_attempt,
+    transition_record,
+    waits,
+)
+from ktrdr.operations.types import (
     Checkpoint,
     NewCheckpoint,
     Operation,
@@ -34,23 +46,11 @@ from ktrdr.operations.model import (
     Status,
     timestamp,
 )
-from ktrdr.operations.steps import (
-    Effects,
-    Held,
-    Step,
-    check_running,
-    ended,
-    lease_from,
-    make_step,
-    next_attempt,
-    waits,
-)
-from ktrdr.operations.table import Transition
 
 
 def submit(
     operation_id: str, request: Request, plan: Plan, owner: Owner, request_id: str, now: datetime
-) -> Step:
+) -> TransitionRecord:
     after = Operation(
         operation_id=operation_id,
         status=Status.PENDING,
@@ -62,18 +62,20 @@ def submit(
         plan=plan,
         created_at=now,
     )
-    return make_step(Transition.SUBMIT, None, after, now, {}, Effects(request_id=request_id))
+    return transition_record(
+        Transition.SUBMIT, None, after, now, {}, Effects(request_id=request_id)
+    )
 
 
-def start(operation: Operation, owner_id: str, now: datetime) -> Step:
+def start(operation: Operation, owner_id: str, now: datetime) -> TransitionRecord:
     _check_owner(operation, owner_id)
     after = replace(
         operation, status=Status.RUNNING, phase=Phase.STARTING, attempt=1, started_at=now
     )
-    return make_step(Transition.START, operation, after, now, {}, Effects())
+    return transition_record(Transition.START, operation, after, now, {}, Effects())
 
 
-def launch(operation: Operation, attempt: int, owner_id: str, now: datetime) -> Step:
+def launch(operation: Operation, attempt: int, owner_id: str, now: datetime) -> TransitionRecord:
     _check_owner(operation, owner_id)
     check_running(operation, attempt)
     if operation.phase is not Phase.RESTARTING:
@@ -87,10 +89,10 @@ def launch(operation: Operation, attempt: int, owner_id: str, now: datetime) -> 
             " it failed a moment ago"
         )
     after = replace(operation, phase=Phase.STARTING, launch_not_before=None)
-    return make_step(Transition.LAUNCH, operation, after, now, {}, Effects())
+    return transition_record(Transition.LAUNCH, operation, after, now, {}, Effects())
 
 
-def wait(operation: Operation, attempt: int, owner_id: str, now: datetime) -> Step:
+def wait(operation: Operation, attempt: int, owner_id: str, now: datetime) -> TransitionRecord:
     _check_owner(operation, owner_id)
     check_running(operation, attempt)
     if operation.phase is not Phase.STARTING:
@@ -99,12 +101,14 @@ def wait(operation: Operation, attempt: int, owner_id: str, now: datetime) -> St
             " it waits for nothing"
         )
     after = replace(operation, phase=Phase.WAITING_FOR_RESOURCES)
-    return make_step(Transition.WAIT, operation, after, now, {"phase": after.phase}, Effects())
+    return transition_record(
+        Transition.WAIT, operation, after, now, {"phase": after.phase}, Effects()
+    )
 
 
 def report(
     operation: Operation, attempt: int, report: Report, held: Held, now: datetime
-) -> Step | None:
+) -> TransitionRecord | None:
     check_running(operation, attempt)
     if report.sequence <= operation.report_sequence:
         return None
@@ -128,20 +132,20 @@ def report(
         details |= _seed_details(
             seed, report.restored.resumed_from, report.restored.passed_over, held
         )
-    step = make_step(Transition.REPORT, operation, after, now, details, effects)
+    step = transition_record(Transition.REPORT, operation, after, now, details, effects)
     recorded = phase is not operation.phase or report.restored is not None
     return replace(step, recorded=recorded)
 
 
-def warn(operation: Operation, attempt: int, message: str, now: datetime) -> Step:
+def warn(operation: Operation, attempt: int, message: str, now: datetime) -> TransitionRecord:
     check_running(operation, attempt)
     details = {"message": message}
-    return make_step(Transition.WARN, operation, operation, now, details, Effects())
+    return transition_record(Transition.WARN, operation, operation, now, details, Effects())
 
 
 def commit_checkpoint(
     operation: Operation, attempt: int, new: NewCheckpoint, held: Held, now: datetime
-) -> Step | None:
+) -> TransitionRecord | None:
     check_running(operation, attempt)
     # An older number is a repeat too: its row may have been doomed and forgotten since.
     if any(c.attempt == attempt and c.number >= new.number for c in held):
@@ -154,12 +158,14 @@ def commit_checkpoint(
         "batch": new.batch,
         "doomed": [list(key) for key in effects.doom],
     }
-    return make_step(Transition.COMMIT_CHECKPOINT, operation, operation, now, details, effects)
+    return transition_record(
+        Transition.COMMIT_CHECKPOINT, operation, operation, now, details, effects
+    )
 
 
 def request_cancel(
     operation: Operation, attempt: int, request_id: str, now: datetime
-) -> Step | None:
+) -> TransitionRecord | None:
     if operation.status in (Status.COMPLETED, Status.FAILED):
         raise OperationNotCancellable(
             f"operation {operation.operation_id} is {operation.status} and cannot be cancelled:"
@@ -179,12 +185,12 @@ def request_cancel(
     if operation.status is Status.PENDING:
         after = ended(after, Status.CANCELLED, now)
     effects = Effects(request_id=request_id)
-    return make_step(Transition.REQUEST_CANCEL, operation, after, now, {}, effects)
+    return transition_record(Transition.REQUEST_CANCEL, operation, after, now, {}, effects)
 
 
 def try_resume(
     operation: Operation, attempt: int, resumption: Resumption, held: Held, now: datetime
-) -> Step:
+) -> TransitionRecord:
     check_resumable(operation, attempt)
     chosen = _chosen(operation, resumption.checkpoint_id, held)
     asked = replace(operation, request=resumption.request or operation.request)
@@ -214,23 +220,25 @@ def try_resume(
         "owner": resumption.owner.id,
         "before": _overwritten(operation),
     }
-    return make_step(Transition.TRY_RESUME, operation, after, now, details, effects)
+    return transition_record(Transition.TRY_RESUME, operation, after, now, details, effects)
 
 
-def delete_checkpoints(operation: Operation, held: Held, now: datetime) -> Step | None:
+def delete_checkpoints(operation: Operation, held: Held, now: datetime) -> TransitionRecord | None:
     _check_ended(operation)
     standing = _standing(held)
     if not standing:
         return None
     details = {"doomed": [list(key) for key in standing]}
     effects = Effects(doom=standing)
-    return make_step(Transition.DELETE_CHECKPOINTS, operation, operation, now, details, effects)
+    return transition_record(
+        Transition.DELETE_CHECKPOINTS, operation, operation, now, details, effects
+    )
 
 
-def delete(operation: Operation, held: Held, now: datetime) -> Step:
+def delete(operation: Operation, held: Held, now: datetime) -> TransitionRecord:
     _check_ended(operation)
     effects = Effects(doom=_standing(held), delete=True)
-    return make_step(Transition.DELETE, operation, operation, now, {}, effects)
+    return transition_record(Transition.DELETE, operation, operation, now, {}, effects)
 
 
 def check_resumable(operation: Operation, attempt: int) -> None:
@@ -263,7 +271,7 @@ def _check_ended(operation: Operation) -> None:
         )
 
 
-def _standing(held: Held) -> tuple[Key, ...]:
+def _standing(held: Held) -> tuple[CheckpointKey, ...]:
     return tuple(c.key for c in held if c.doomed_at is None)
 
 

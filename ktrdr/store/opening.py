@@ -15,8 +15,8 @@ from ktrdr.errors import StoreTooNew, StoreUnavailable
 from ktrdr.store import tables
 from ktrdr.store.addresses import Address, address
 from ktrdr.store.dialect import engine_for, for_writing, hold_schema
+from ktrdr.store.errors import translated
 from ktrdr.store.filesystems import mount_table, network_filesystem
-from ktrdr.store.refusals import translated
 from ktrdr.store.sql import SqlStore
 
 REVISIONS = ("0001", "0002", "0003")

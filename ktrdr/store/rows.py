@@ -7,7 +7,7 @@ from dataclasses import asdict, fields
 from datetime import datetime
 from typing import Any
 
-from ktrdr.operations.model import (
+from ktrdr.operations.types import (
     Checkpoint,
     CheckpointType,
     Event,

@@ -1,6 +1,6 @@
 """The store on a SQL database: guarded writes and consistent reads, nothing more.
 
-What a transition means is decided in ktrdr.operations; here a Step becomes one UPDATE that names
+What a transition means is decided in ktrdr.operations; here a record becomes one UPDATE that names
 the row it was judged on, its effects and its event, in one transaction.
 """
 
@@ -27,7 +27,8 @@ from sqlalchemy import (
 )
 
 from ktrdr.errors import IllegalTransition, StaleAttempt
-from ktrdr.operations.model import (
+from ktrdr.operations.transition_records import Effects, TransitionRecord
+from ktrdr.operations.types import (
     Checkpoint,
     Event,
     HistoryRow,
@@ -36,11 +37,10 @@ from ktrdr.operations.model import (
     Selection,
     Status,
 )
-from ktrdr.operations.steps import Effects, Step
 from ktrdr.store import rows, tables
 from ktrdr.store.addresses import Address
 from ktrdr.store.dialect import clock, connected, for_reading, for_writing, hold
-from ktrdr.store.refusals import repeatable, translated
+from ktrdr.store.errors import repeatable, translated
 
 T = TypeVar("T")
 
@@ -160,7 +160,7 @@ class SqlTransaction(SqlReader):
         query = select(table).where(table.c.operation_id == operation_id).with_for_update()
         return self._one(query, rows.operation_from)
 
-    def apply(self, step: Step) -> None:
+    def apply(self, step: TransitionRecord) -> None:
         if step.before is None:
             values = rows.operation_values(step.after)
             self._connection.execute(insert(tables.operations).values(values))
@@ -227,7 +227,7 @@ class SqlTransaction(SqlReader):
         if self._connection.execute(deletion).rowcount != 1:
             raise _overtaken(before, self.operation(before.operation_id))
 
-    def _write(self, step: Step) -> None:
+    def _write(self, step: TransitionRecord) -> None:
         effects, operation_id = step.effects, step.after.operation_id
         if effects.request_id is not None:
             values = {"request_id": effects.request_id, "operation_id": operation_id, "at": step.at}
@@ -237,7 +237,7 @@ class SqlTransaction(SqlReader):
         if effects.complete_model is not None:
             self._complete_model(step, effects.complete_model)
 
-    def _write_checkpoints(self, step: Step) -> None:
+    def _write_checkpoints(self, step: TransitionRecord) -> None:
         table, operation_id = tables.checkpoints, step.after.operation_id
         attempt = step.before.attempt if step.before is not None else 0
         for new in step.effects.commit:
@@ -270,7 +270,7 @@ class SqlTransaction(SqlReader):
                 ],
             )
 
-    def _complete_model(self, step: Step, model: tuple[str, int, str]) -> None:
+    def _complete_model(self, step: TransitionRecord, model: tuple[str, int, str]) -> None:
         table, (name, version, digest) = tables.models, model
         reserved = and_(
             table.c.strategy_name == name,
@@ -286,7 +286,7 @@ class SqlTransaction(SqlReader):
                 f" operation {step.after.operation_id}: reserve it first"
             )
 
-    def _record(self, step: Step) -> None:
+    def _record(self, step: TransitionRecord) -> None:
         values = {
             "operation_id": step.after.operation_id,
             "attempt": step.after.attempt,

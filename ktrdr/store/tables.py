@@ -29,7 +29,7 @@ from sqlalchemy import (
 )
 from sqlalchemy.types import TypeEngine
 
-from ktrdr.operations.model import OwnerKind, Phase, Status
+from ktrdr.operations.types import OwnerKind, Phase, Status
 
 
 class UtcDateTime(TypeDecorator[datetime]):

@@ -20,6 +20,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
+from ktrdr.strategy.field_types import Closed, Number
 from ktrdr.strategy.indicators import (
     INDICATORS,
     Choice,
@@ -27,7 +28,6 @@ from ktrdr.strategy.indicators import (
     Parameter,
     canonical_type,
 )
-from ktrdr.strategy.values import Closed, Number
 
 Parameters = dict[str, int | float | str]
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from ktrdr.strategy.values import Closed, Timeframe
+from ktrdr.strategy.field_types import Closed, Timeframe
 
 Normalization = Literal["minmax", "zscore", "robust", "none"]
 

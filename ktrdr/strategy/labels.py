@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from ktrdr.strategy.values import Closed, Flag, Number, Positive, Share, tag_by
+from ktrdr.strategy.field_types import Closed, Flag, Number, Positive, Share, tag_by
 
 Horizon = Annotated[int, Field(strict=True, ge=1, le=100_000)]
 Span = Annotated[int, Field(strict=True, ge=2, le=100_000)]

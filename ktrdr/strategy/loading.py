@@ -16,11 +16,11 @@ from pydantic_core import ErrorDetails
 from ktrdr.errors import InvalidStrategy, StrategyNotFound
 from ktrdr.strategy.candle_patterns import CANDLE_PATTERNS
 from ktrdr.strategy.differences import INFORMATIVE_KEYS
+from ktrdr.strategy.field_types import SYMBOL_PATTERN
 from ktrdr.strategy.indicators import INDICATORS, names_here
-from ktrdr.strategy.naming import name_problems
+from ktrdr.strategy.input_names import name_problems
 from ktrdr.strategy.references import Problem, nearest, reference_problems
 from ktrdr.strategy.schema import CLASS_OF_TAG, Strategy
-from ktrdr.strategy.values import SYMBOL_PATTERN
 
 MAX_BYTES = 1 << 20
 MAX_NODES = 100_000

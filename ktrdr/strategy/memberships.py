@@ -15,7 +15,7 @@ from pydantic import (
 )
 from pydantic_core import PydanticCustomError
 
-from ktrdr.strategy.values import Closed, Name, Number
+from ktrdr.strategy.field_types import Closed, Name, Number
 
 Shape = Literal[
     "triangular", "trapezoidal", "gaussian", "bell", "sigmoid", "left_shoulder", "right_shoulder"

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from ktrdr.strategy.values import Closed, Flag, Number, tag_by
+from ktrdr.strategy.field_types import Closed, Flag, Number, tag_by
 
 MOST_RULES = 1024
 

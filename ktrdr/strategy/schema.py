@@ -8,12 +8,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
-from ktrdr.strategy.indicator_types import INDICATOR_CLASSES, AnyIndicator
-from ktrdr.strategy.inputs import NetworkInput
-from ktrdr.strategy.memberships import FuzzySet
-from ktrdr.strategy.networks import NETWORK_CLASS_OF_TAG, Network
-from ktrdr.strategy.training import TRAINING_CLASS_OF_TAG, Training
-from ktrdr.strategy.values import (
+from ktrdr.strategy.field_types import (
     Closed,
     Day,
     Flag,
@@ -26,6 +21,11 @@ from ktrdr.strategy.values import (
     tag_by,
     timeframe_seconds,
 )
+from ktrdr.strategy.indicator_types import INDICATOR_CLASSES, AnyIndicator
+from ktrdr.strategy.inputs import NetworkInput
+from ktrdr.strategy.memberships import FuzzySet
+from ktrdr.strategy.networks import NETWORK_CLASS_OF_TAG, Network
+from ktrdr.strategy.training import TRAINING_CLASS_OF_TAG, Training
 
 
 class SingleSymbol(Closed):

@@ -13,7 +13,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
-from ktrdr.strategy.values import Closed, Flag, Number, Share, tag_by
+from ktrdr.strategy.field_types import Closed, Flag, Number, Share, tag_by
 
 Embargo = Annotated[int, Field(strict=True, ge=0, le=1_000_000)]
 TrainShare = Annotated[Number, Field(gt=0, le=1)]

@@ -7,9 +7,18 @@ from typing import Annotated, Literal, Self
 from pydantic import Discriminator, Field, Tag, model_validator
 from pydantic_core import PydanticCustomError
 
+from ktrdr.strategy.field_types import (
+    Closed,
+    Count,
+    Flag,
+    NonNegative,
+    Number,
+    Positive,
+    Seed,
+    tag_by,
+)
 from ktrdr.strategy.labels import LABEL_CLASS_OF_TAG, Labels, ZigzagLabels
 from ktrdr.strategy.splits import SPLIT_CLASS_OF_TAG, AnySplit, DataSplit
-from ktrdr.strategy.values import Closed, Count, Flag, NonNegative, Number, Positive, Seed, tag_by
 
 
 class StepSchedule(Closed):

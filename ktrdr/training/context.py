@@ -11,17 +11,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from ktrdr.checkpoints.commit import operation_folder
-from ktrdr.checkpoints.storage import Storage
-from ktrdr.checkpoints.verify import found, latest_good
-from ktrdr.operations.model import (
-    Checkpoint,
-    HistoryRow,
-    NewCheckpoint,
-    Phase,
-    Progress,
-    StopKind,
-)
+from ktrdr.checkpoints.adoption import found
+from ktrdr.checkpoints.layout import operation_folder
+from ktrdr.checkpoints.verify import latest_good
+from ktrdr.operations.types import Checkpoint, HistoryRow, NewCheckpoint, Phase, Progress, StopKind
+from ktrdr.storage.root import Storage
 
 
 class LiveProgress:

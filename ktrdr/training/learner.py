@@ -13,12 +13,10 @@ from torch import Tensor
 
 from ktrdr.errors import CheckpointCorrupted, DataChanged
 from ktrdr.features.dataset import Dataset
-from ktrdr.operations.model import CheckpointType, HistoryRow
+from ktrdr.operations.types import CheckpointType, HistoryRow
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.batches import Batch, ShuffledBatches, Split
-from ktrdr.training.evaluate import evaluate
 from ktrdr.training.losses import make_criterion
-from ktrdr.training.models import fit_state
 from ktrdr.training.networks import build_model
 from ktrdr.training.optimization import (
     catch_up,
@@ -28,6 +26,7 @@ from ktrdr.training.optimization import (
     step_scheduler,
 )
 from ktrdr.training.resume import TrainingResumeContext
+from ktrdr.training.split_scores import evaluate
 from ktrdr.training.state import (
     Loop,
     NonFiniteLoss,
@@ -38,12 +37,13 @@ from ktrdr.training.state import (
     restore_random_state,
     seed_everything,
 )
+from ktrdr.training.weights import fit_state
 
 _FOLDED_BATCHES = 128
 
 
 @dataclass(frozen=True)
-class Place:
+class Device:
     """Where a learner computes, and the clock that it measures epochs with."""
 
     device: torch.device
@@ -54,7 +54,7 @@ class Place:
 class Learner:
     """Everything that changes while training; consistent whenever `torn` is False."""
 
-    def __init__(self, strategy: Strategy, dataset: Dataset, place: Place) -> None:
+    def __init__(self, strategy: Strategy, dataset: Dataset, place: Device) -> None:
         training, device, splits = strategy.training, place.device, dataset.splits
         seed_everything(training.seed)
         self._training = training

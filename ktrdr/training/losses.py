@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ktrdr.strategy.training import Training
-from ktrdr.training.reports import class_report, value_report
+from ktrdr.training.prediction_report import class_report, value_report
 
 _LEAST_WEIGHT = 0.1
 _LARGEST_WEIGHT = 10.0

@@ -13,9 +13,9 @@ from torch import Tensor
 from ktrdr.checkpoints.manifest import Manifest
 from ktrdr.checkpoints.verify import read_checkpoint
 from ktrdr.errors import CheckpointCorrupted
-from ktrdr.operations.model import HistoryRow
-from ktrdr.training.models import load_state
+from ktrdr.operations.types import HistoryRow
 from ktrdr.training.state import Loop
+from ktrdr.training.weights import load_state
 
 _REQUIRED = ("model.pt", "optimizer.pt", "loop.pt")
 

@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ktrdr.operations.model import CheckpointType, HistoryRow
-from ktrdr.training.models import save_state
+from ktrdr.operations.types import CheckpointType, HistoryRow
+from ktrdr.training.weights import save_state
 
 
 class NonFiniteLoss(Exception):

@@ -13,14 +13,14 @@ from torch import Tensor
 from ktrdr.checkpoints.manifest import Provenance
 from ktrdr.errors import Conflict
 from ktrdr.features.dataset import Dataset
-from ktrdr.operations.model import CheckpointType, HistoryRow, NewCheckpoint, Phase, StopKind
+from ktrdr.operations.types import CheckpointType, HistoryRow, NewCheckpoint, Phase, StopKind
 from ktrdr.strategy.schema import Strategy
+from ktrdr.training.checkpoint_writer import CheckpointWriter, Position
 from ktrdr.training.context import Context
-from ktrdr.training.learner import Learner, Place
-from ktrdr.training.models import weights_digest
+from ktrdr.training.learner import Device, Learner
 from ktrdr.training.resume import TrainingResumeContext
 from ktrdr.training.state import NonFiniteLoss
-from ktrdr.training.writer import CheckpointWriter, Position
+from ktrdr.training.weights import weights_digest
 
 _CHECKPOINT_OF_STOP = {
     StopKind.USER: CheckpointType.CANCELLATION,
@@ -116,7 +116,7 @@ def _prepare(
     job: TrainingJob, dataset: Dataset, context: Context, resume: TrainingResumeContext | None
 ) -> Learner:
     torch.set_num_threads(job.threads)
-    place = Place(torch.device(job.device), context.rank, context.clock)
+    place = Device(torch.device(job.device), context.rank, context.clock)
     learner = Learner(job.strategy, dataset, place)
     if resume is not None:
         made_under = resume.manifest.strategy_fingerprint

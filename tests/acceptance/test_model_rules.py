@@ -12,19 +12,19 @@ import pytest
 from running import Run
 from stopped_training import Site, make_site
 
-from ktrdr.checkpoints.storage import Storage
-from ktrdr.cli.plots import write_png
-from ktrdr.cli.render import OutputLost
 from ktrdr.client import Operation
+from ktrdr.driver.finish import Work, complete
+from ktrdr.errors import OutputLost
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
-from ktrdr.operations.model import Operation as Row
 from ktrdr.operations.service import OperationsService
-from ktrdr.runtime.completing import Work, complete
-from ktrdr.runtime.planned import planned_job
+from ktrdr.operations.types import Operation as Row
+from ktrdr.reports.plots import write_png
+from ktrdr.storage.root import Storage
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.strategy.memberships import Membership
 from ktrdr.training.context import LocalContext
+from ktrdr.training.plan import planned_job
 from ktrdr.training.trainer import Completed, fit
 
 PNG = b"\x89PNG\r\n\x1a\n"

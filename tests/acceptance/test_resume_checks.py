@@ -32,9 +32,9 @@ from ktrdr.errors import (
     StrategyNotFound,
     Usage,
 )
-from ktrdr.operations.model import FailureReason, HistoryRow, Progress, Report
-from ktrdr.runtime.planned import planned_dataset
+from ktrdr.operations.types import FailureReason, HistoryRow, Progress, Report
 from ktrdr.strategy.loading import validate_strategy
+from ktrdr.training.plan import planned_dataset
 
 INSIDE = BATCHES + 3  # a batch inside the second epoch
 

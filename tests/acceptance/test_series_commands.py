@@ -15,9 +15,9 @@ from ktrdr.data.resampling import resample
 from ktrdr.data.sample import sample_bars
 from ktrdr.data.store import BarStore
 from ktrdr.errors import DataChanged, Usage
-from ktrdr.runtime.planned import planned_dataset
 from ktrdr.settings import read_settings
 from ktrdr.strategy.loading import validate_strategy
+from ktrdr.training.plan import planned_dataset
 
 SHIPPED = Path(__file__).parents[2] / "strategies" / "mean_reversion.yaml"
 ROWS = 1500

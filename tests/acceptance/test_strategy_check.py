@@ -9,7 +9,7 @@ import pytest
 from running import Run
 
 from ktrdr.data.bars import Bars, FloatArray
-from ktrdr.features.indicators.door import Door, Outputs, Parameters
+from ktrdr.features.indicators.definition import IndicatorDefinition, Outputs, Parameters
 from ktrdr.features.indicators.outputs import DOORS
 
 STRATEGY = str(Path(__file__).parents[2] / "strategies" / "trend_follower.yaml")
@@ -27,7 +27,7 @@ def leaky(monkeypatch: pytest.MonkeyPatch) -> None:
     def compute(bars: Bars, source: FloatArray, parameters: Parameters) -> Outputs:
         return tuple(np.append(s[1:], s[-1]) for s in right.compute(bars, source, parameters))
 
-    monkeypatch.setitem(DOORS, "roc", Door(compute, right.warm_ups))
+    monkeypatch.setitem(DOORS, "roc", IndicatorDefinition(compute, right.warm_ups))
 
 
 def test_a_clean_strategy_has_status_0(ktrdr: Run, home: Path) -> None:

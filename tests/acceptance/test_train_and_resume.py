@@ -16,7 +16,7 @@ import pytest
 import yaml
 from running import PROGRAM, Run
 
-from ktrdr.operations.model import CheckpointType
+from ktrdr.operations.types import CheckpointType
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 

@@ -16,7 +16,7 @@ from running import PROGRAM, Run
 
 from ktrdr.data.sample import sample_bars
 from ktrdr.data.store import SYNTHETIC, BarStore
-from ktrdr.runtime.rehearsal import conducting
+from ktrdr.usecases.verify_resume import verification
 
 ROOT = Path(__file__).parents[2]
 STRATEGY = ROOT / "strategies" / "mean_reversion.yaml"
@@ -85,7 +85,7 @@ def test_stopped_and_killed_is_equal_and_nothing_is_left(
 def test_a_resume_that_forgets_something_is_different(
     ktrdr: Run, strategy: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(conducting, "PROGRAM", (sys.executable, str(BROKEN), "random_state"))
+    monkeypatch.setattr(verification, "PROGRAM", (sys.executable, str(BROKEN), "random_state"))
     words = ["verify-resume", str(strategy), "--epochs", "2", "--kills", "2"]
     ran = ktrdr(*words, "--chaos-seed", "17")  # whose first interruption is a stop in epoch 2
     assert ran.status == 1

@@ -41,7 +41,7 @@ from ktrdr.errors import (
     StaleAttempt,
 )
 from ktrdr.operations import records
-from ktrdr.operations.model import (
+from ktrdr.operations.types import (
     FailureReason,
     HistoryRow,
     Operation,
@@ -339,7 +339,7 @@ def test_a_stale_attempt_changes_nothing(bench: Bench) -> None:
 
 def test_the_update_itself_is_guarded(bench: Bench) -> None:
     """Also a step judged on a row that has moved on since is refused by the database."""
-    from ktrdr.operations import endings, transitions
+    from ktrdr.operations import attempt_end, transitions
 
     row = bench.running()
     now = bench.service.now()
@@ -349,9 +349,9 @@ def test_the_update_itself_is_guarded(bench: Bench) -> None:
     before = snapshot(bench, row.operation_id)
     with pytest.raises(IllegalTransition, match="somebody else"), bench.store.transaction() as tx:
         tx.apply(late)
-    end = endings.AttemptEnd(FailureReason.HUNG, "")
+    end = attempt_end.AttemptEnd(FailureReason.HUNG, "")
     other = bench.running("r2")
-    stale = endings.lose(other, 1, end, (), now)
+    stale = attempt_end.lose(other, 1, end, (), now)
     bench.service.lose(other.operation_id, 1, FailureReason.HUNG, "")
     with pytest.raises(StaleAttempt), bench.store.transaction() as tx:
         tx.apply(stale)

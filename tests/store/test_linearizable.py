@@ -25,9 +25,9 @@ from store_bench import (
 )
 
 from ktrdr.errors import KtrdrError
-from ktrdr.operations import steps
-from ktrdr.operations.model import FailureReason, Operation, Status, StopKind
+from ktrdr.operations import lease
 from ktrdr.operations.service import OperationsService
+from ktrdr.operations.types import FailureReason, Operation, Status, StopKind
 from ktrdr.store import open_store
 
 NUM_CLIENTS = 16
@@ -201,7 +201,7 @@ def _act(url: str, names: Sequence[str], client: int, seed: int) -> str:
 def test_concurrent_histories_are_linearizable(
     kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(steps, "LEASE_S", 3600.0)  # on a busy machine none may expire meanwhile
+    monkeypatch.setattr(lease, "LEASE_S", 3600.0)  # on a busy machine none may expire meanwhile
     num_operations = NUM_GROUPS[kind] * GROUP
     with opened(kind, tmp_path) as bench:
         rows = [bench.running(f"r{n}") for n in range(num_operations)]

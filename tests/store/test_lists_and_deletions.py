@@ -23,15 +23,8 @@ from store_bench import (
     resumption,
 )
 
-from ktrdr.operations.model import (
-    HistoryRow,
-    Operation,
-    Report,
-    Status,
-    StopKind,
-    new_operation_id,
-)
 from ktrdr.operations.service import OperationsService
+from ktrdr.operations.types import HistoryRow, Operation, Report, Status, StopKind, new_operation_id
 from ktrdr.store import open_store, rows, tables
 
 

@@ -35,15 +35,8 @@ from store_bench import (
 
 from ktrdr.errors import StoreTooNew, StoreUnavailable
 from ktrdr.operations import transitions
-from ktrdr.operations.model import (
-    HistoryRow,
-    Operation,
-    Phase,
-    Report,
-    Status,
-    StopKind,
-)
 from ktrdr.operations.service import OperationsService
+from ktrdr.operations.types import HistoryRow, Operation, Phase, Report, Status, StopKind
 from ktrdr.store import open_store
 from ktrdr.store.addresses import address
 from ktrdr.store.dialect import engine_for, for_writing

@@ -25,8 +25,8 @@ from store_bench import DEADLINE_S, FORK, OWNER, Bench, plan, request
 
 from ktrdr.errors import Conflict, KtrdrError, StoreUnavailable
 from ktrdr.operations import transitions
-from ktrdr.operations.model import HistoryRow, Report, Status, StopKind
 from ktrdr.operations.service import OperationsService
+from ktrdr.operations.types import HistoryRow, Report, Status, StopKind
 from ktrdr.store import open_store
 from ktrdr.store.tables import metadata
 

@@ -30,7 +30,7 @@ from ktrdr.errors import (
     OperationRunning,
     StaleAttempt,
 )
-from ktrdr.operations.model import (
+from ktrdr.operations.types import (
     FailureReason,
     HistoryRow,
     Operation,

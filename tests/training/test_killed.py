@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 from tiny_training import MLP, OPERATION, REGRESSION, Bench, make_strategy, outcome, recurrent
 
-from ktrdr.checkpoints.commit import operation_folder
+from ktrdr.checkpoints.layout import operation_folder
 from ktrdr.checkpoints.retention import sweep
 
-SCRIPT = Path(__file__).with_name("killed_training.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "killed_training.py"
 SEED = 20260101
 KILLS = 2
 

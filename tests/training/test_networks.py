@@ -23,8 +23,8 @@ from torch import nn
 
 from ktrdr.errors import InvalidStrategy
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.training.models import weights_digest
 from ktrdr.training.networks import build_model
+from ktrdr.training.weights import weights_digest
 
 COLUMNS = make_dataset(crisp=True).columns
 ROWS = torch.from_numpy(make_dataset().inputs.copy())

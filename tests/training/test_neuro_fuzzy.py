@@ -27,18 +27,19 @@ from tiny_training import (
     stored,
 )
 
-from ktrdr.checkpoints.models import read_model
+from ktrdr.checkpoints.model_store import read_model
 from ktrdr.errors import CheckpointCorrupted, InvalidStrategy, Usage
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
-from ktrdr.features.fuzzy import grade
+from ktrdr.features.memberships import grade
+from ktrdr.inference.model import LoadedModel, load_model
+from ktrdr.inference.rules import inputs_of, read_inputs, read_rules, rules_of
 from ktrdr.strategy.memberships import Membership
-from ktrdr.training.models import LoadedModel, load_model, weights_digest
 from ktrdr.training.networks import build_model
 from ktrdr.training.networks.combinations import strongest_combinations
 from ktrdr.training.networks.curves import TrainedCurves
 from ktrdr.training.networks.neuro_fuzzy import LEAST_GRADE, NeuroFuzzyNetwork
-from ktrdr.training.rules import inputs_of, read_inputs, read_rules, rules_of
+from ktrdr.training.weights import weights_digest
 
 DATASET = make_dataset(rows=400, crisp=True)
 COLUMNS = DATASET.columns

@@ -14,18 +14,20 @@ from typing import Any
 import pytest
 from tiny_training import BATCHES, OPERATION, Bench, make_dataset, make_job, make_strategy, outcome
 
-from ktrdr.checkpoints.commit import attempt_folder
-from ktrdr.checkpoints.storage import Files, Storage
-from ktrdr.checkpoints.verify import found, verify_row
+from ktrdr.checkpoints.adoption import found
+from ktrdr.checkpoints.layout import attempt_folder
+from ktrdr.checkpoints.verify import verify_row
 from ktrdr.errors import StaleAttempt, StoreUnavailable
+from ktrdr.storage.posix import Files
+from ktrdr.storage.root import Storage
 from ktrdr.training import trainer
+from ktrdr.training.checkpoint_writer import CheckpointWriter
 from ktrdr.training.context import LocalContext
 from ktrdr.training.learner import Learner
 from ktrdr.training.resume import restore_from_checkpoint
 from ktrdr.training.trainer import Completed, Stopped, fit
-from ktrdr.training.writer import CheckpointWriter
 
-SCRIPT = Path(__file__).with_name("refused_training.py")
+SCRIPT = Path(__file__).parents[1] / "support" / "refused_training.py"
 EVERY_EPOCH: dict[str, Any] = {"checkpoint": {"every_epochs": 1, "every_seconds": 300}}
 
 

@@ -12,11 +12,11 @@ import pytest
 import torch
 from tiny_training import MLP, REGRESSION, Bench, make_dataset, make_strategy, recurrent, stored
 
-from ktrdr.checkpoints.models import read_model
-from ktrdr.training.learner import Learner, Place
+from ktrdr.checkpoints.model_store import read_model
+from ktrdr.inference.model import load_model
+from ktrdr.training.learner import Device, Learner
 from ktrdr.training.losses import ValueCriterion, make_criterion
-from ktrdr.training.models import load_model
-from ktrdr.training.reports import value_report
+from ktrdr.training.prediction_report import value_report
 from ktrdr.training.state import NonFiniteLoss
 from ktrdr.training.trainer import Completed
 
@@ -52,7 +52,7 @@ def test_figures_agree_with_counting_by_hand(tmp_path: Path, model: dict[str, An
     dataset, strategy = make_dataset(regression=True), make_strategy(model, **REGRESSION)
     bench = Bench(tmp_path, strategy, dataset)
     result = bench.complete()
-    learner = Learner(strategy, dataset, Place(CPU, 0, lambda: 0.0))
+    learner = Learner(strategy, dataset, Device(CPU, 0, lambda: 0.0))
     learner.model.load_state_dict(result.weights)
     learner.model.eval()
     rows, length = dataset.splits.test, strategy.model.sequence_length

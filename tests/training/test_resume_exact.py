@@ -32,7 +32,7 @@ from tiny_training import (
 )
 
 from ktrdr.errors import CheckpointCorrupted, DataChanged
-from ktrdr.operations.model import CheckpointType
+from ktrdr.operations.types import CheckpointType
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.networks import build_model
 from ktrdr.training.resume import TrainingResumeContext

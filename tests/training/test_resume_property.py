@@ -31,7 +31,7 @@ from tiny_training import (
 )
 
 from ktrdr.features.dataset import Dataset
-from ktrdr.operations.model import StopKind
+from ktrdr.operations.types import StopKind
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.context import LocalContext
 

@@ -22,18 +22,20 @@ from tiny_training import (
     outcome,
 )
 
-from ktrdr.checkpoints.storage import Files, Storage
-from ktrdr.checkpoints.verify import found, verify_row
+from ktrdr.checkpoints.adoption import found
+from ktrdr.checkpoints.verify import verify_row
 from ktrdr.errors import StaleAttempt, StoreUnavailable
-from ktrdr.operations.model import Checkpoint, CheckpointType, HistoryRow, NewCheckpoint, Phase
+from ktrdr.operations.types import Checkpoint, CheckpointType, HistoryRow, NewCheckpoint, Phase
+from ktrdr.storage.posix import Files
+from ktrdr.storage.root import Storage
 from ktrdr.training import trainer
+from ktrdr.training.checkpoint_writer import CheckpointWriter
 from ktrdr.training.context import LocalContext
-from ktrdr.training.evaluate import evaluate
 from ktrdr.training.learner import Learner
 from ktrdr.training.losses import ClassCriterion
 from ktrdr.training.resume import restore_from_checkpoint
+from ktrdr.training.split_scores import evaluate
 from ktrdr.training.trainer import Completed, Stopped, fit
-from ktrdr.training.writer import CheckpointWriter
 
 EVALUATE = "ktrdr.training.learner.evaluate"
 

@@ -12,9 +12,9 @@ from tiny_training import BATCHES, Bench, make_dataset, make_strategy, outcome, 
 
 from ktrdr.features.dataset import Dataset
 from ktrdr.training.batches import ShuffledBatches, Split, permutation, sequences
-from ktrdr.training.learner import Learner, Place
-from ktrdr.training.models import weights_digest
+from ktrdr.training.learner import Device, Learner
 from ktrdr.training.networks import build_model
+from ktrdr.training.weights import weights_digest
 
 CPU = torch.device("cpu")
 LENGTH = 4
@@ -167,7 +167,7 @@ def test_the_same_training_twice_gives_the_same_bits(tmp_path: Path, kind: str) 
 def test_epoch_figures_are_of_the_sequences(tmp_path: Path) -> None:
     strategy, dataset = make_strategy(recurrent("gru"), epochs=1), make_dataset()
     result = Bench(tmp_path, strategy, dataset).complete()
-    learner = Learner(strategy, dataset, Place(CPU, 0, lambda: 0.0))
+    learner = Learner(strategy, dataset, Device(CPU, 0, lambda: 0.0))
     learner.model.load_state_dict(result.weights)
     learner.model.eval()
     expected = by_hand(dataset, dataset.splits.validation)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from ktrdr.features.fuzzy import grade as array_grade
+from ktrdr.features.memberships import grade as array_grade
 from ktrdr.strategy.memberships import PARAMETERS, Membership
 from ktrdr.training.memberships import grade
 

@@ -21,16 +21,17 @@ from tiny_training import (
     outcome,
 )
 
-from ktrdr.checkpoints.verify import found, verify_checkpoint
-from ktrdr.operations.model import CheckpointType, Phase, StopKind
+from ktrdr.checkpoints.adoption import found
+from ktrdr.checkpoints.verify import verify_checkpoint
+from ktrdr.operations.types import CheckpointType, Phase, StopKind
 from ktrdr.training.batches import Split, permutation
 from ktrdr.training.context import LocalContext
-from ktrdr.training.evaluate import evaluate
-from ktrdr.training.learner import Learner, Place
+from ktrdr.training.learner import Device, Learner
 from ktrdr.training.losses import ClassCriterion, class_weights, make_criterion
-from ktrdr.training.models import weights_digest
+from ktrdr.training.split_scores import evaluate
 from ktrdr.training.state import NonFiniteLoss
 from ktrdr.training.trainer import Completed, Stopped, fit
+from ktrdr.training.weights import weights_digest
 
 CPU = torch.device("cpu")
 GETS_WORSE: dict[str, Any] = {"epochs": 8, "learning_rate": 0.2, "seed": 13}
@@ -52,7 +53,7 @@ def test_the_model_returned_is_that_of_the_best_epoch(tmp_path: Path) -> None:
     assert result.best_epoch == 1 + losses.index(min(losses)) < result.epochs == 8
 
     dataset, strategy = make_dataset(), make_strategy(**GETS_WORSE)
-    learner = Learner(strategy, dataset, Place(CPU, 0, lambda: 0.0))
+    learner = Learner(strategy, dataset, Device(CPU, 0, lambda: 0.0))
     learner.model.load_state_dict(result.weights)
     split = Split(dataset, dataset.splits.validation, CPU, None)
     train_labels = Split(dataset, dataset.splits.train, CPU, None).labels
@@ -61,7 +62,7 @@ def test_the_model_returned_is_that_of_the_best_epoch(tmp_path: Path) -> None:
 
 
 def test_best_weights_are_no_alias_of_the_live_ones() -> None:
-    learner = Learner(make_strategy(), make_dataset(), Place(CPU, 0, lambda: 0.0))
+    learner = Learner(make_strategy(), make_dataset(), Device(CPU, 0, lambda: 0.0))
     for batch in learner.remaining_batches():
         learner.step(batch)
     learner.finish_epoch()
@@ -167,7 +168,7 @@ def test_the_same_training_twice_gives_the_same_bits(tmp_path: Path) -> None:
 def test_test_metrics_agree_with_counting_by_hand(tmp_path: Path) -> None:
     dataset, strategy = make_dataset(), make_strategy()
     result = Bench(tmp_path, strategy, dataset).complete()
-    learner = Learner(strategy, dataset, Place(CPU, 0, lambda: 0.0))
+    learner = Learner(strategy, dataset, Device(CPU, 0, lambda: 0.0))
     learner.model.load_state_dict(result.weights)
     learner.model.eval()
     rows = slice(dataset.splits.test.start, dataset.splits.test.stop)
@@ -272,7 +273,7 @@ def test_a_stop_is_saved_at_the_next_batch(
 
 @pytest.mark.parametrize("part", ["weights", "optimizer", "loss"])
 def test_no_part_of_a_snapshot_may_be_no_number(part: str) -> None:
-    learner = Learner(make_strategy(), make_dataset(), Place(CPU, 0, lambda: 0.0))
+    learner = Learner(make_strategy(), make_dataset(), Device(CPU, 0, lambda: 0.0))
     learner.step(next(iter(learner.remaining_batches())))
     learner.snapshot(CheckpointType.PERIODIC)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Samples that count differently, stretches that belong apart, and answers row by row."""
+"""Samples that count differently, stretches that belong apart, and predictions row by row."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ from tiny_training import (
 from torch import Tensor
 
 from ktrdr.features.dataset import Dataset, Segment, dataset_digest
+from ktrdr.training.batch_invariant import BATCH_ROWS, predictions
 from ktrdr.training.batches import ShuffledBatches, Split
-from ktrdr.training.evaluate import evaluate
-from ktrdr.training.inference import BATCH_ROWS, answers
 from ktrdr.training.losses import ClassCriterion, ValueCriterion
 from ktrdr.training.networks import build_model
+from ktrdr.training.split_scores import evaluate
 
 CPU = torch.device("cpu")
 LENGTH = 4
@@ -188,7 +188,7 @@ def test_a_row_of_weight_zero_changes_nothing_by_what_it_was_to_foresee(
     assert three.weights_digest != one.weights_digest  # weights that count do change something
 
 
-# Resume and answers -------------------------------------------------------------------------------
+# Resume and predictions ---------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("regression", [False, True], ids=["classes", "values"])
@@ -216,17 +216,17 @@ def test_an_answer_is_the_same_bits_whatever_stands_beside_the_row(kind: str) ->
     split = Split(dataclasses.replace(dataset, weights=None), rows, CPU, length)
     model = build_model(strategy.model, dataset.columns, 3, 5, split.last_rows)
     model.eval()
-    whole = answers(model, split.inputs)
+    whole = predictions(model, split.inputs)
     count = len(split.inputs)
     assert len(whole) == count > 2 * BATCH_ROWS
     for start, stop in ((0, 1), (1, 2), (5, 38), (1000, 1050), (17, count), (count - 1, count)):
-        part = answers(model, split.inputs[start:stop])
+        part = predictions(model, split.inputs[start:stop])
         assert torch.equal(part, whole[start:stop]), (start, stop)
     order = torch.randperm(count, generator=torch.Generator().manual_seed(3))
-    assert torch.equal(answers(model, split.inputs, order), whole[order])
+    assert torch.equal(predictions(model, split.inputs, order), whole[order])
     few = order[:100]
-    assert torch.equal(answers(model, split.inputs, few), whole[few])
-    assert answers(model, split.inputs[:0]).shape == (0, 3)
+    assert torch.equal(predictions(model, split.inputs, few), whole[few])
+    assert predictions(model, split.inputs[:0]).shape == (0, 3)
 
 
 def test_batches_of_a_training_with_weights_are_as_many_as_its_samples() -> None:

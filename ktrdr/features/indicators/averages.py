@@ -7,7 +7,13 @@ import math
 import talib
 
 from ktrdr.data.bars import Bars, FloatArray
-from ktrdr.features.indicators.door import Door, Outputs, Parameters, of_series, whole
+from ktrdr.features.indicators.definition import (
+    IndicatorDefinition,
+    Outputs,
+    Parameters,
+    of_series,
+    whole,
+)
 from ktrdr.features.indicators.rolling import ratio
 
 
@@ -24,22 +30,22 @@ def _distance(_: Bars, source: FloatArray, p: Parameters) -> Outputs:
     return (100 * ratio(source - level, level),)
 
 
-DOORS: dict[str, Door] = {
+DOORS: dict[str, IndicatorDefinition] = {
     "sma": of_series(talib.SMA),
     "ema": of_series(talib.EMA),
     "wma": of_series(talib.WMA),
-    "dema": Door(
+    "dema": IndicatorDefinition(
         lambda _, source, p: (talib.DEMA(source, whole(p)),), lambda p: (2 * (whole(p) - 1),)
     ),
-    "tema": Door(
+    "tema": IndicatorDefinition(
         lambda _, source, p: (talib.TEMA(source, whole(p)),), lambda p: (3 * (whole(p) - 1),)
     ),
     "kama": of_series(talib.KAMA, extra=0),
-    "hma": Door(
+    "hma": IndicatorDefinition(
         lambda _, source, p: (_hull(source, whole(p)),),
         lambda p: (whole(p) + math.isqrt(whole(p)) - 2,),
     ),
     "linreg_slope": of_series(talib.LINEARREG_SLOPE),
     "linreg_angle": of_series(talib.LINEARREG_ANGLE),
-    "distancefromma": Door(_distance, lambda p: (whole(p) - 1,)),
+    "distancefromma": IndicatorDefinition(_distance, lambda p: (whole(p) - 1,)),
 }

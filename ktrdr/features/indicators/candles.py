@@ -12,11 +12,11 @@ import talib
 from talib import abstract
 
 from ktrdr.data.bars import Bars, FloatArray
-from ktrdr.features.indicators.door import Door, Outputs, Parameters
+from ktrdr.features.indicators.definition import IndicatorDefinition, Outputs, Parameters
 from ktrdr.strategy.candle_patterns import CANDLE_PATTERNS
 
 
-def _door(name: str) -> Door:
+def _door(name: str) -> IndicatorDefinition:
     function = getattr(talib, name.upper())
 
     def compute(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
@@ -24,7 +24,7 @@ def _door(name: str) -> Door:
         found[: _lookback(name)] = np.nan  # TA-Lib says 0 where it cannot know
         return (found,)
 
-    return Door(compute, lambda _: (_lookback(name),))
+    return IndicatorDefinition(compute, lambda _: (_lookback(name),))
 
 
 @cache
@@ -33,4 +33,4 @@ def _lookback(name: str) -> int:
     return int(getattr(abstract, name.upper()).lookback)
 
 
-DOORS: dict[str, Door] = {name: _door(name) for name in CANDLE_PATTERNS}
+DOORS: dict[str, IndicatorDefinition] = {name: _door(name) for name in CANDLE_PATTERNS}

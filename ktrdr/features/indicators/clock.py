@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from ktrdr.data.bars import Bars, FloatArray, IntArray
-from ktrdr.features.indicators.door import Door, Outputs, Parameters
+from ktrdr.features.indicators.definition import IndicatorDefinition, Outputs, Parameters
 
 _MINUTE_US = 60_000_000
 _MINUTES, _DAYS = 24 * 60, 7
@@ -34,7 +34,7 @@ def _on_circle(places: IntArray, count: int) -> Outputs:
     return sines[places], cosines[places]
 
 
-DOORS: dict[str, Door] = {
-    "hour_of_day": Door(_hour, lambda _: (0, 0)),
-    "day_of_week": Door(_weekday, lambda _: (0, 0)),
+DOORS: dict[str, IndicatorDefinition] = {
+    "hour_of_day": IndicatorDefinition(_hour, lambda _: (0, 0)),
+    "day_of_week": IndicatorDefinition(_weekday, lambda _: (0, 0)),
 }

@@ -9,7 +9,14 @@ import numpy as np
 import talib
 
 from ktrdr.data.bars import Bars, FloatArray
-from ktrdr.features.indicators.door import Door, Outputs, Parameters, of_prices, of_series, whole
+from ktrdr.features.indicators.definition import (
+    IndicatorDefinition,
+    Outputs,
+    Parameters,
+    of_prices,
+    of_series,
+    whole,
+)
 from ktrdr.features.indicators.rolling import (
     ema,
     highest,
@@ -152,22 +159,24 @@ def _aroon(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
     return up, down, up - down
 
 
-DOORS: dict[str, Door] = {
+DOORS: dict[str, IndicatorDefinition] = {
     "rsi": of_series(talib.RSI, extra=0),
     "roc": of_series(talib.ROC, extra=0),
     "momentum": of_series(talib.MOM, extra=0),
     "cmo": of_series(talib.CMO, extra=0),
-    "trix": Door(
+    "trix": IndicatorDefinition(
         lambda _, source, p: (talib.TRIX(source, whole(p)),), lambda p: (3 * whole(p) - 2,)
     ),
-    "macd": Door(_macd, _macd_warm_ups),
-    "ppo": Door(_ppo, _ppo_warm_ups),
-    "stochrsi": Door(_stochastic_rsi, _stochastic_rsi_warm_ups),
-    "stochastic": Door(_stochastic, _stochastic_warm_ups),
+    "macd": IndicatorDefinition(_macd, _macd_warm_ups),
+    "ppo": IndicatorDefinition(_ppo, _ppo_warm_ups),
+    "stochrsi": IndicatorDefinition(_stochastic_rsi, _stochastic_rsi_warm_ups),
+    "stochastic": IndicatorDefinition(_stochastic, _stochastic_warm_ups),
     "williamsr": of_prices(talib.WILLR),
     "cci": of_prices(talib.CCI),
-    "ultosc": Door(_ultimate, lambda p: (whole(p, "long_period"),)),
-    "rvi": Door(_vigor, lambda p: (whole(p) + 2, whole(p) + whole(p, "signal_period") + 1)),
-    "fishertransform": Door(_fisher, _fisher_warm_ups),
-    "aroon": Door(_aroon, lambda p: (whole(p),) * 3),
+    "ultosc": IndicatorDefinition(_ultimate, lambda p: (whole(p, "long_period"),)),
+    "rvi": IndicatorDefinition(
+        _vigor, lambda p: (whole(p) + 2, whole(p) + whole(p, "signal_period") + 1)
+    ),
+    "fishertransform": IndicatorDefinition(_fisher, _fisher_warm_ups),
+    "aroon": IndicatorDefinition(_aroon, lambda p: (whole(p),) * 3),
 }

@@ -17,11 +17,11 @@ from ktrdr.features.indicators import (
     volatility,
     volume,
 )
-from ktrdr.features.indicators.door import Door
+from ktrdr.features.indicators.definition import IndicatorDefinition
 from ktrdr.strategy.indicator_types import Indicator
 from ktrdr.strategy.indicators import PRICE_SERIES
 
-DOORS: dict[str, Door] = {
+DOORS: dict[str, IndicatorDefinition] = {
     **averages.DOORS,
     **momentum.DOORS,
     **trend.DOORS,

@@ -5,7 +5,13 @@ from __future__ import annotations
 import numpy as np
 
 from ktrdr.data.bars import Bars, FloatArray
-from ktrdr.features.indicators.door import Door, Outputs, Parameters, of_series, whole
+from ktrdr.features.indicators.definition import (
+    IndicatorDefinition,
+    Outputs,
+    Parameters,
+    of_series,
+    whole,
+)
 from ktrdr.features.indicators.rolling import gap_and_deviation, ratio, rolling_rank, shifted
 
 
@@ -26,8 +32,8 @@ def _zscore(_: Bars, source: FloatArray, p: Parameters) -> Outputs:
     return (ratio(gap, deviation),)
 
 
-DOORS: dict[str, Door] = {
-    "zscore": Door(_zscore, lambda p: (whole(p) - 1,)),
+DOORS: dict[str, IndicatorDefinition] = {
+    "zscore": IndicatorDefinition(_zscore, lambda p: (whole(p) - 1,)),
     "percentile": of_series(rolling_rank),
     "log_return": of_series(log_returns, extra=0),
 }

@@ -6,7 +6,13 @@ import numpy as np
 import talib
 
 from ktrdr.data.bars import Bars, FloatArray
-from ktrdr.features.indicators.door import Door, Outputs, Parameters, number, whole
+from ktrdr.features.indicators.definition import (
+    IndicatorDefinition,
+    Outputs,
+    Parameters,
+    number,
+    whole,
+)
 from ktrdr.features.indicators.rolling import highest, lowest, shifted
 
 
@@ -62,9 +68,9 @@ def _periods(p: Parameters) -> tuple[int, int, int]:
     return whole(p, "tenkan_period"), whole(p, "kijun_period"), whole(p, "senkou_b_period")
 
 
-DOORS: dict[str, Door] = {
-    "adx": Door(_adx, lambda p: (2 * whole(p) - 1, whole(p), whole(p))),
-    "supertrend": Door(_supertrend, lambda p: (whole(p),) * 2),
-    "parabolicsar": Door(_parabolic, lambda _: (1,)),
-    "ichimoku": Door(_ichimoku, _ichimoku_warm_ups),
+DOORS: dict[str, IndicatorDefinition] = {
+    "adx": IndicatorDefinition(_adx, lambda p: (2 * whole(p) - 1, whole(p), whole(p))),
+    "supertrend": IndicatorDefinition(_supertrend, lambda p: (whole(p),) * 2),
+    "parabolicsar": IndicatorDefinition(_parabolic, lambda _: (1,)),
+    "ichimoku": IndicatorDefinition(_ichimoku, _ichimoku_warm_ups),
 }

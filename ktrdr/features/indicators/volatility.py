@@ -6,7 +6,14 @@ import numpy as np
 import talib
 
 from ktrdr.data.bars import Bars, FloatArray
-from ktrdr.features.indicators.door import Door, Outputs, Parameters, number, of_prices, whole
+from ktrdr.features.indicators.definition import (
+    IndicatorDefinition,
+    Outputs,
+    Parameters,
+    number,
+    of_prices,
+    whole,
+)
 from ktrdr.features.indicators.rolling import (
     ema,
     gap_and_deviation,
@@ -90,13 +97,13 @@ def _realised(_: Bars, source: FloatArray, p: Parameters) -> Outputs:
     return (found,)
 
 
-DOORS: dict[str, Door] = {
+DOORS: dict[str, IndicatorDefinition] = {
     "atr": of_prices(talib.ATR, extra=0),
     "natr": of_prices(talib.NATR, extra=0),
-    "bollingerbands": Door(_bollinger, lambda p: (whole(p) - 1,) * 3),
-    "bollingerbandwidth": Door(_band_width, lambda p: (whole(p) - 1,)),
-    "percent_b": Door(_percent_b, lambda p: (whole(p) - 1,)),
-    "keltnerchannels": Door(
+    "bollingerbands": IndicatorDefinition(_bollinger, lambda p: (whole(p) - 1,) * 3),
+    "bollingerbandwidth": IndicatorDefinition(_band_width, lambda p: (whole(p) - 1,)),
+    "percent_b": IndicatorDefinition(_percent_b, lambda p: (whole(p) - 1,)),
+    "keltnerchannels": IndicatorDefinition(
         _keltner,
         lambda p: (
             max(whole(p) - 1, whole(p, "atr_period")),
@@ -104,7 +111,7 @@ DOORS: dict[str, Door] = {
             max(whole(p) - 1, whole(p, "atr_period")),
         ),
     ),
-    "donchianchannels": Door(_donchian, lambda p: (whole(p) - 1,) * 3),
-    "squeezeintensity": Door(_squeeze, _squeeze_warm_ups),
-    "realised_volatility": Door(_realised, lambda p: (whole(p),)),
+    "donchianchannels": IndicatorDefinition(_donchian, lambda p: (whole(p) - 1,) * 3),
+    "squeezeintensity": IndicatorDefinition(_squeeze, _squeeze_warm_ups),
+    "realised_volatility": IndicatorDefinition(_realised, lambda p: (whole(p),)),
 }

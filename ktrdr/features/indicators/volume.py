@@ -10,7 +10,7 @@ import numpy as np
 import talib
 
 from ktrdr.data.bars import Bars, FloatArray
-from ktrdr.features.indicators.door import Door, Outputs, Parameters, whole
+from ktrdr.features.indicators.definition import IndicatorDefinition, Outputs, Parameters, whole
 from ktrdr.features.indicators.rolling import ratio, rolling_mean, rolling_sum
 
 
@@ -53,12 +53,14 @@ def _volume_ratio(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
     return (ratio(bars.volume, rolling_mean(bars.volume, whole(p)), otherwise=1.0),)
 
 
-DOORS: dict[str, Door] = {
-    "obv": Door(lambda bars, _, __: (talib.OBV(bars.close, bars.volume),), lambda _: (0,)),
-    "vwap": Door(_vwap, lambda p: (whole(p) - 1,)),
-    "mfi": Door(_money_flow, lambda p: (whole(p),)),
-    "cmf": Door(_chaikin_flow, lambda p: (whole(p) - 1,)),
-    "adline": Door(_accumulation, lambda _: (0,)),
-    "adosc": Door(_oscillator, lambda p: (whole(p, "slow_period") - 1,)),
-    "volumeratio": Door(_volume_ratio, lambda p: (whole(p) - 1,)),
+DOORS: dict[str, IndicatorDefinition] = {
+    "obv": IndicatorDefinition(
+        lambda bars, _, __: (talib.OBV(bars.close, bars.volume),), lambda _: (0,)
+    ),
+    "vwap": IndicatorDefinition(_vwap, lambda p: (whole(p) - 1,)),
+    "mfi": IndicatorDefinition(_money_flow, lambda p: (whole(p),)),
+    "cmf": IndicatorDefinition(_chaikin_flow, lambda p: (whole(p) - 1,)),
+    "adline": IndicatorDefinition(_accumulation, lambda _: (0,)),
+    "adosc": IndicatorDefinition(_oscillator, lambda p: (whole(p, "slow_period") - 1,)),
+    "volumeratio": IndicatorDefinition(_volume_ratio, lambda p: (whole(p) - 1,)),
 }

@@ -11,25 +11,25 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ktrdr.features.leaks.behind_splits import edges_follow_prices, leaks_behind_splits
-from ktrdr.features.leaks.comparing import Leak, merged
-from ktrdr.features.leaks.points import Point, draw_points
-from ktrdr.features.leaks.probing import leaks_at_points
-from ktrdr.features.leaks.subjects import Subject, make_subject
+from ktrdr.features.leaks.comparison import Leak, merged
+from ktrdr.features.leaks.cut_points import CutPoint, draw_points
+from ktrdr.features.leaks.pipeline_run import PipelineRun, make_subject
+from ktrdr.features.leaks.probes import leaks_at_points
+from ktrdr.features.leaks.split_leaks import edges_follow_prices, leaks_behind_splits
 
-__all__ = ["Findings", "Leak", "Point", "Subject", "find_leaks", "make_subject"]
+__all__ = ["Findings", "Leak", "PipelineRun", "Point", "find_leaks", "make_subject"]
 
 
 @dataclass(frozen=True)
 class Findings:
     """The points of each symbol in turn, the leaks, and what is to be known about them."""
 
-    points: tuple[Point, ...]
+    points: tuple[CutPoint, ...]
     leaks: tuple[Leak, ...]
     notes: tuple[str, ...]
 
 
-def find_leaks(subject: Subject, seed: int, points: int) -> Findings:
+def find_leaks(subject: PipelineRun, seed: int, points: int) -> Findings:
     """Take away and change the future at `points` points of each symbol, and behind every split.
 
     The same seed draws the same points and the same other futures.

@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from ktrdr.strategy.migration import words
+from ktrdr.strategy.migration import aliases
+from ktrdr.strategy.migration.aliases import (
+    LABEL_KEYS,
+    LABEL_NAMES,
+    LABEL_SOURCES,
+    respelt,
+    squeezed,
+)
 from ktrdr.strategy.migration.comments import Path
 from ktrdr.strategy.migration.document import mapping
 from ktrdr.strategy.migration.draft import Draft
-from ktrdr.strategy.migration.words import LABEL_KEYS, LABEL_NAMES, LABEL_SOURCES, respelt, squeezed
 
 LABELS: Path = ("training", "labels")
 
@@ -31,7 +37,7 @@ def rewrite_labels(draft: Draft) -> None:
 def _name_source(draft: Draft) -> None:
     path = (*LABELS, "source")
     for key in draft.keys(LABELS):
-        if isinstance(key, str) and respelt(key) in words.LABEL_SOURCE_KEYS | {"source"}:
+        if isinstance(key, str) and respelt(key) in aliases.LABEL_SOURCE_KEYS | {"source"}:
             value = draft.at((*LABELS, key))
             if key != "source" and isinstance(value, str) and squeezed(value) in LABEL_SOURCES:
                 draft.rename((*LABELS, key), "source", "the grammar's name for it")
@@ -86,7 +92,7 @@ def _rewrite_key(draft: Draft, key: str) -> None:
     target = word if word in known else LABEL_NAMES[source].get(word)
     if target is not None:
         draft.rename(path, target, f"the name that {source} labels have for it")
-    elif word in words.LABEL_IGNORED:
-        draft.remove(path, words.LABEL_IGNORED[word])
+    elif word in aliases.LABEL_IGNORED:
+        draft.remove(path, aliases.LABEL_IGNORED[word])
     elif any(word in other or word in LABEL_NAMES[name] for name, other in LABEL_KEYS.items()):
         draft.remove(path, f"{source} labels have no such parameter")

@@ -8,11 +8,11 @@ from typing import Any
 
 from ktrdr.strategy.indicators import INDICATORS, IndicatorGrammar, canonical_type
 from ktrdr.strategy.migration import names as known
+from ktrdr.strategy.migration.aliases import respelt, squeezed
 from ktrdr.strategy.migration.comments import Path
 from ktrdr.strategy.migration.document import mapping, plain
 from ktrdr.strategy.migration.draft import Draft
 from ktrdr.strategy.migration.names import first_in
-from ktrdr.strategy.migration.words import respelt, squeezed
 
 INDICATORS_AT: Path = ("indicators",)
 _NAME_KEYS = ("type", "name", "indicator")

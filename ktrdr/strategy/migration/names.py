@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from ktrdr.strategy.migration.words import squeezed, to, word_set
+from ktrdr.strategy.migration.aliases import squeezed, to, word_set
 
 VALUES: dict[str, dict[str, str]] = {
     "training.optimizer": {

@@ -6,14 +6,14 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from ktrdr.strategy.migration import words
+from ktrdr.strategy.field_types import NAME_PATTERN
+from ktrdr.strategy.migration import aliases
+from ktrdr.strategy.migration.aliases import Section, respelt
 from ktrdr.strategy.migration.comments import Path
 from ktrdr.strategy.migration.document import mapping
 from ktrdr.strategy.migration.draft import Draft
 from ktrdr.strategy.migration.names import VALUES, first_in, nearest_value
 from ktrdr.strategy.migration.timeframes import timeframe
-from ktrdr.strategy.migration.words import Section, respelt
-from ktrdr.strategy.values import NAME_PATTERN
 
 ARCHITECTURE: Path = ("model", "architecture")
 DATA: Path = ("training_data",)
@@ -24,9 +24,9 @@ _PLACED_HERE = "the grammar says it there"
 def rewrite_identity(draft: Draft) -> None:
     """The keys of the root, the name and the version."""
     for key in draft.keys(()):
-        if key in words.INFORMATIVE and isinstance(draft.at((key,)), str):
+        if key in aliases.INFORMATIVE and isinstance(draft.at((key,)), str):
             draft.comment_out((key,), "it informs only; it is a comment now")
-    respell(draft, (), words.ROOT)
+    respell(draft, (), aliases.ROOT)
     name = draft.at(("name",))
     if isinstance(name, str) and not re.match(NAME_PATTERN, name):
         fitting = re.sub(r"[^A-Za-z0-9_-]+", "_", name).strip("_-")[:64]
@@ -42,7 +42,7 @@ def rewrite_data(draft: Draft) -> None:
     for section, single in (("symbols", "symbol"), ("timeframes", "timeframe")):
         if isinstance(draft.at((*DATA, section)), list):
             _open_names(draft, (*DATA, section), single, f"multi_{single}")
-    respell(draft, DATA, words.TRAINING_DATA)
+    respell(draft, DATA, aliases.TRAINING_DATA)
     _split_date_range(draft, (*DATA, "date_range"))
     _set_mode(draft, "symbols", "symbol", "multi_symbol")
     _set_mode(draft, "timeframes", "timeframe", "multi_timeframe")
@@ -56,8 +56,8 @@ def rewrite_model(draft: Draft) -> None:
     for key in draft.keys(("model",)):
         if isinstance(key, str) and draft.has((*ARCHITECTURE, key)):
             draft.remove(("model", key), f"model.architecture.{key} was the one that counted")
-    respell(draft, ("model",), words.MODEL)
-    respell(draft, ARCHITECTURE, words.ARCHITECTURE)
+    respell(draft, ("model",), aliases.MODEL)
+    respell(draft, ARCHITECTURE, aliases.ARCHITECTURE)
     _respell_value(draft, "model.type")
     _respell_value(draft, "model.architecture.activation")
     _move_training(draft)
@@ -66,7 +66,7 @@ def rewrite_model(draft: Draft) -> None:
 def rewrite_training(draft: Draft) -> None:
     """Optimizer, loss, schedule, early stopping and splits."""
     _split_date_range(draft, ("training", "date_range"))
-    respell(draft, ("training",), words.TRAINING)
+    respell(draft, ("training",), aliases.TRAINING)
     _open_named(draft, ("training", "optimizer"), "training", {"lr": "learning_rate"})
     _open_named(
         draft, ("training", "loss"), "training", {"gamma": "focal_gamma", "delta": "huber_delta"}
@@ -79,7 +79,7 @@ def rewrite_training(draft: Draft) -> None:
 
 
 def rewrite_decisions(draft: Draft) -> None:
-    respell(draft, ("decisions",), words.DECISIONS)
+    respell(draft, ("decisions",), aliases.DECISIONS)
     _respell_value(draft, "decisions.output_format")
     path: Path = ("decisions", "output_format")
     regression = draft.at(("training", "labels", "source")) == "forward_return"
@@ -112,10 +112,10 @@ def _move_training(draft: Draft) -> None:
     older: Path = ("model", "training")
     if not isinstance(draft.at(older), Mapping):
         return
-    respell(draft, older, Section(frozenset(), {}, words.TRAINING.ignored))
+    respell(draft, older, Section(frozenset(), {}, aliases.TRAINING.ignored))
     for key in draft.keys(older):
         word = respelt(key) if isinstance(key, str) else key
-        known = word in words.TRAINING.known or word not in words.TRAINING.renamed
+        known = word in aliases.TRAINING.known or word not in aliases.TRAINING.renamed
         target = ("training", word if known else key)
         draft.move((*older, key), target, "training has a section of its own")
         draft.hand_on(older, target)
@@ -140,7 +140,7 @@ def _open_named(draft: Draft, path: Path, section: str, parts: Mapping[str, str]
     for key in draft.keys(path):
         word = respelt(key) if isinstance(key, str) else ""
         target = parts.get(word, word)
-        if target in words.TRAINING.known and target != path[-1]:
+        if target in aliases.TRAINING.known and target != path[-1]:
             draft.move((*path, key), (section, target), _PLACED_HERE)
     name = first_in(("type", "name"), map(str, draft.keys(path)))
     if name is not None and len(draft.keys(path)) == 1:
@@ -152,7 +152,7 @@ def _split_date_range(draft: Draft, path: Path) -> None:
     if isinstance(found, list) and len(found) == 2:
         draft.set(path, mapping({"start": found[0], "end": found[1]}), "a range has two ends")
     if isinstance(draft.at(path), Mapping):
-        respell(draft, path, words.DATE_RANGE)
+        respell(draft, path, aliases.DATE_RANGE)
         if not draft.at(path):
             draft.drop(path)
 
@@ -222,7 +222,7 @@ def _rewrite_stopping(draft: Draft) -> None:
         draft.set(path, mapping({"enabled": value}, flow=True), "early stopping is a mapping")
     elif isinstance(value, int):
         draft.set(path, mapping({"patience": value}, flow=True), "a number is its patience")
-    respell(draft, path, words.EARLY_STOPPING)
+    respell(draft, path, aliases.EARLY_STOPPING)
     _respell_value(draft, "training.early_stopping.monitor")
 
 
@@ -237,7 +237,7 @@ def _rewrite_schedule(draft: Draft) -> None:
         draft.set(path, made, "true names no schedule: this one needs no number")
     elif isinstance(value, str):
         draft.set(path, mapping({"type": value}, flow=True), "a schedule is a mapping")
-    respell(draft, path, words.LR_SCHEDULER)
+    respell(draft, path, aliases.LR_SCHEDULER)
     _respell_value(draft, "training.lr_scheduler.type")
     for kind, key, number in (("step", "step_size", 30), ("exponential", "gamma", 0.95)):
         if draft.at((*path, "type")) == kind and not draft.has((*path, key)):
@@ -252,8 +252,8 @@ def _rewrite_split(draft: Draft) -> None:
         draft.set(path, mapping(shares, flow=True), "the shares have names")
     elif isinstance(value, float) and 0 < value < 1:
         draft.set(path, mapping({"train": value}, flow=True), "the shares have names")
-    respell(draft, path, words.DATA_SPLIT)
-    if not words.SPLIT_MODES & set(map(str, draft.keys(path))):
+    respell(draft, path, aliases.DATA_SPLIT)
+    if not aliases.SPLIT_MODES & set(map(str, draft.keys(path))):
         _complete_split(draft, path)
 
 

@@ -7,14 +7,14 @@ from itertools import islice
 from typing import Any
 
 from ktrdr.strategy.migration import names as known
+from ktrdr.strategy.migration.aliases import respelt, squeezed
 from ktrdr.strategy.migration.comments import Path
 from ktrdr.strategy.migration.document import mapping, sequence
 from ktrdr.strategy.migration.draft import Draft
-from ktrdr.strategy.migration.joining import Index, index_of, meanings
 from ktrdr.strategy.migration.listing import fitting_id
 from ktrdr.strategy.migration.names import first_in
+from ktrdr.strategy.migration.set_meanings import Index, index_of, meanings
 from ktrdr.strategy.migration.timeframes import timeframe
-from ktrdr.strategy.migration.words import respelt, squeezed
 
 SETS: Path = ("fuzzy_sets",)
 INPUTS: Path = ("nn_inputs",)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from ktrdr.strategy.values import canonical_timeframe
+from ktrdr.strategy.field_types import canonical_timeframe
 
 _UNITS = {
     **dict.fromkeys(("m", "t", "min", "mins", "minute", "minutes"), "m"),

@@ -1,0 +1,1 @@
+"""A Ray to run on."""

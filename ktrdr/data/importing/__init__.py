@@ -1,0 +1,1 @@
+"""From a user's file to bars, or to a refusal that says which lines are wrong and how."""

@@ -1,0 +1,62 @@
+"""What a driver answers when asked how it is, on another thread than the one that trains."""
+
+from __future__ import annotations
+
+import faulthandler
+import os
+import socket
+import tempfile
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import psutil
+
+from ktrdr.operations.types import Phase
+
+if TYPE_CHECKING:
+    from ktrdr.driver.delivery import Reporter
+    from ktrdr.training.context import LiveProgress
+
+
+class Vitals:
+    """Reads what the training thread leaves behind; never waits for it."""
+
+    def __init__(self) -> None:
+        self._host = socket.gethostname()
+        self._pid = os.getpid()
+        self._process_started_at = psutil.Process().create_time()
+        self._source: tuple[LiveProgress, Reporter] | None = None
+
+    def follow(self, progress: LiveProgress, reporter: Reporter) -> None:
+        """From now on an attempt is under way here."""
+        self._source = progress, reporter
+
+    def pulse(self) -> Heartbeat:
+        this = self._host, self._pid, self._process_started_at
+        if self._source is None:
+            return Heartbeat(*this, Phase.STARTING)
+        progress, reporter = self._source
+        return Heartbeat(*this, reporter.phase, progress.step, progress.batches)
+
+
+def stacks() -> str:
+    """What every thread of this process is doing, the most recent call first."""
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        return file.read().decode(errors="replace")
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """A driver's answer: which process it is, and where it stands."""
+
+    host: str
+    pid: int
+    process_started_at: float
+    """As psutil's `create_time`: a pid alone is reused."""
+    phase: Phase
+    step: int = 0
+    """Batches done since the beginning."""
+    batches: int = 0
+    """Batches per epoch; 0 until the data are there."""

@@ -1,0 +1,1 @@
+"""Plots that the command line and notebooks share."""

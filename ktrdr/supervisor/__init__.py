@@ -1,0 +1,1 @@
+"""The operations actor: starts, stops, watches and restarts drivers."""

@@ -1,0 +1,1 @@
+"""What a client does, whatever the face: submit, resume, verify. No Ray."""

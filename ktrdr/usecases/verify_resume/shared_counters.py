@@ -1,0 +1,142 @@
+"""What a rehearsal's attempts leave behind, in files that outlive a SIGKILL.
+
+A training is a folder: `job.json` says what to train, every attempt n has `<n>.board` (where it
+stands), `<n>.epochs` (a line per finished epoch) and `<n>.errors`, and the one that comes to the
+end writes `outcome.json`. Its checkpoints are in `storage`.
+"""
+
+from __future__ import annotations
+
+import json
+import mmap
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from enum import IntEnum
+from pathlib import Path
+from typing import Any
+
+from ktrdr.operations.types import Plan, Request
+
+OPERATION_ID = "op_training_20000101_000000_00000000"
+"""Of every rehearsed training: it is recorded nowhere, and its storage goes with its folder."""
+
+_JOB = "job.json"
+_OUTCOME = "outcome.json"
+
+
+class SharedCounters(IntEnum):
+    """The numbers on a board: written by the child, read by its parent, each on its own."""
+
+    STEP = 0
+    """Batches done since the beginning."""
+    BATCHES = 1
+    """Per epoch; 0 until the data are there."""
+    EPOCHS = 2
+    DISK_CALLS = 3
+    """Calls that change the storage, begun so far."""
+    HELD = 4
+    """1 once the training is over and only waits to be killed."""
+
+
+def open_board(path: Path) -> memoryview[int]:
+    """Map a board, made when it is not there, into this process."""
+    size = 8 * len(SharedCounters)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        os.ftruncate(descriptor, size)
+        return memoryview(mmap.mmap(descriptor, size)).cast("q")
+    finally:
+        os.close(descriptor)
+
+
+@dataclass(frozen=True)
+class AttemptPlan:
+    """How one attempt is to end; without a stop and a hold at the end of the training."""
+
+    stop_at: int | None = None
+    """Stop once that many batches are done since the beginning."""
+    hold: bool = False
+    """Keep a finished training for the kill that is to hit it: write no outcome, wait."""
+
+
+@dataclass(frozen=True)
+class EpochRecord:
+    """The state after an epoch: digests and metrics by name. Equal states have equal parts."""
+
+    attempt: int
+    epoch: int
+    parts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Training:
+    """All that the attempts of a training recorded, in their order."""
+
+    epochs: tuple[EpochRecord, ...]
+    outcome: Mapping[str, Any]
+
+
+class EpochLog:
+    """Appends a line per epoch; one write each, so that a kill loses at most the last line.
+
+    An attempt that loses it lost the epoch as well: a checkpoint of it would come later.
+    """
+
+    def __init__(self, folder: Path, attempt: int) -> None:
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        self._file = os.open(_epochs_path(folder, attempt), flags, 0o600)
+
+    def add(self, epoch: int, parts: Mapping[str, Any]) -> None:
+        line = json.dumps({"epoch": epoch, "parts": dict(parts)}, allow_nan=False)
+        os.write(self._file, f"{line}\n".encode())
+
+
+def write_job(folder: Path, request: Request, plan: Plan) -> None:
+    job = {"request": asdict(request), "plan": asdict(plan)}
+    (folder / _JOB).write_text(json.dumps(job), encoding="utf-8")
+
+
+def read_job(folder: Path) -> tuple[Request, Plan]:
+    job = json.loads((folder / _JOB).read_text(encoding="utf-8"))
+    several = {name: tuple(job["request"][name]) for name in ("symbols", "timeframes")}
+    return Request(**job["request"] | several), Plan(**job["plan"])
+
+
+def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
+    """Whole or not at all."""
+    draft = folder / f".{_OUTCOME}"
+    draft.write_text(json.dumps(outcome, allow_nan=False), encoding="utf-8")
+    draft.rename(folder / _OUTCOME)
+
+
+def has_outcome(folder: Path) -> bool:
+    return (folder / _OUTCOME).exists()
+
+
+def read_training(folder: Path, attempts: int) -> Training:
+    """What so many attempts left; the last of them wrote the outcome."""
+    return Training(
+        epochs=tuple(r for n in range(1, attempts + 1) for r in _read_epochs(folder, n)),
+        outcome=json.loads((folder / _OUTCOME).read_text(encoding="utf-8")),
+    )
+
+
+def _read_epochs(folder: Path, attempt: int) -> list[EpochRecord]:
+    path = _epochs_path(folder, attempt)
+    if not path.exists():
+        return []
+    whole = path.read_bytes().split(b"\n")[:-1]  # what follows the last newline was cut off
+    return [EpochRecord(attempt, **json.loads(line)) for line in whole]
+
+
+def _epochs_path(folder: Path, attempt: int) -> Path:
+    return folder / f"{attempt}.epochs"
+
+
+def board_path(folder: Path, attempt: int) -> Path:
+    return folder / f"{attempt}.board"
+
+
+def errors_path(folder: Path, attempt: int) -> Path:
+    return folder / f"{attempt}.errors"
