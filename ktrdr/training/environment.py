@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import platform
 from collections.abc import Mapping
 from importlib.metadata import version
@@ -18,6 +19,7 @@ def environment(device: str, workers: int, threads: int) -> dict[str, Any]:
     return {
         **{name: version(name) for name in _DISTRIBUTIONS},
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "mkl_cbwr": os.environ.get("MKL_CBWR"),
         "architecture": platform.machine(),
         "device": kind,
         "workers": workers,
