@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import signal
+from collections.abc import Iterable
 from pathlib import Path
 
 import psutil
@@ -21,6 +24,35 @@ def lives(pid: int, started_at: float | None) -> bool:
     except psutil.AccessDenied:
         return True
     return started_at is None or abs(created - started_at) <= _CLOCK_TOLERANCE_S
+
+
+def living(identities: Iterable[tuple[int, float]]) -> list[psutil.Process]:
+    """Return those of the processes with these pids and start times that are still there."""
+    found = []
+    for pid, started_at in identities:
+        if lives(pid, started_at):
+            with contextlib.suppress(psutil.NoSuchProcess):
+                found.append(psutil.Process(pid))
+    return found
+
+
+def with_descendants(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
+    """Return processes and all that they started, each once."""
+    found = {root.pid: root for root in roots}
+    for root in tuple(found.values()):
+        with contextlib.suppress(psutil.Error):
+            found |= {child.pid: child for child in root.children(recursive=True)}
+    return list(found.values())
+
+
+def end(processes: Iterable[psutil.Process], patience_s: float = 5.0) -> None:
+    """End processes, politely and then not; one whose pid was given away since is spared."""
+    left = list(processes)
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        for process in left:
+            with contextlib.suppress(psutil.Error):
+                process.send_signal(number)  # psutil compares the start time first
+        _, left = psutil.wait_procs(left, timeout=patience_s)
 
 
 def seen_from_outside(pid: int) -> str:

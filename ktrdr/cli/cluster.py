@@ -44,11 +44,15 @@ def take_down(call: Call) -> int:
     from ktrdr.cluster import raising
 
     with call.client() as client:
-        cluster = raising.down(client.settings, client.service)
-    document = {"stopped": cluster is not None, "address": cluster and cluster.address}
-    return call.answer(
-        document, lambda: f"stopped {cluster.address}" if cluster else "no cluster was up"
-    )
+        stopped = raising.down(client.settings, lambda: client.service)
+    if stopped is not None and stopped.unsaved is not None:
+        render.say(
+            f"the store does not answer ({stopped.unsaved}): what ran there is shown as lost when"
+            " it is back, and can be resumed"
+        )
+    address = stopped.cluster.address if stopped is not None else None
+    document = {"stopped": stopped is not None, "address": address}
+    return call.answer(document, lambda: f"stopped {address}" if address else "no cluster was up")
 
 
 def list_nodes(call: Call) -> int:

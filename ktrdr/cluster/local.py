@@ -7,7 +7,7 @@ import json
 import os
 import socket
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -37,8 +37,8 @@ class Cluster:
     pid: int | None = None
     """Of the head; None when another machine raised it."""
     process_started_at: float | None = None
-    session: int | None = None
-    """The operating system's session of all its processes."""
+    processes: tuple[tuple[int, float], ...] = ()
+    """(pid, start time) of all its processes when it was raised; they may have started others."""
 
 
 class StandingRay:
@@ -145,13 +145,21 @@ def nodes() -> list[dict[str, Any]]:
 def read_cluster(home: Path) -> Cluster | None:
     """What `up` wrote; None without a file, or with one that is not ours."""
     try:
-        return Cluster(**json.loads((home / CLUSTER_FILE).read_text()))
+        return _cluster(json.loads((home / CLUSTER_FILE).read_text()))
     except (FileNotFoundError, NotADirectoryError):
         return None
-    except (OSError, ValueError, TypeError) as error:
+    except (OSError, ValueError, TypeError, AttributeError) as error:
         raise ClusterUnavailable(
             f"{home / CLUSTER_FILE} cannot be read ({error}): remove it, and `ktrdr up` again"
         ) from None
+
+
+def _cluster(document: dict[str, Any]) -> Cluster:
+    """Earlier versions wrote a session number: it may be another's since, and is not read."""
+    known = {field.name for field in fields(Cluster)}
+    values = {name: value for name, value in document.items() if name in known}
+    processes = tuple((int(pid), float(at)) for pid, at in values.get("processes", ()))
+    return Cluster(**{**values, "processes": processes})
 
 
 def write_cluster(home: Path, cluster: Cluster) -> None:

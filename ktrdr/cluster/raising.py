@@ -7,29 +7,39 @@ import fcntl
 import hashlib
 import os
 import secrets
-import signal
 import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import psutil
 
+from ktrdr import processes
 from ktrdr.cluster import local, remote
 from ktrdr.cluster.local import Cluster
-from ktrdr.errors import ClusterUnavailable
+from ktrdr.errors import ClusterUnavailable, Unreachable
 from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import Status
 from ktrdr.settings import Settings
 from ktrdr.supervisor.supervisor import GRACE_S
 
 START_DEADLINE_S = 90.0
+UNSAVED_S = 10.0
+"""How long drivers may take for a last checkpoint when the store does not answer."""
 _LOCK_DEADLINE_S = 120.0
 _LONGEST_FOLDER = 40  # a socket's path has room for little more than what Ray adds to it
 _PORTS = range(20_000, 30_000)  # Ray's workers use 10002 to 19999
+
+
+@dataclass(frozen=True)
+class Stopped:
+    """What `down` has stopped; `unsaved` says why the store could not be told of it."""
+
+    cluster: Cluster
+    unsaved: str | None
 
 
 def up(settings: Settings) -> tuple[Cluster, bool]:
@@ -44,28 +54,68 @@ def up(settings: Settings) -> tuple[Cluster, bool]:
         if cluster is not None and local.head_lives(cluster):
             return cluster, False
         local.forget_cluster(settings.home)
-        address, session = _start_head(settings)
+        address, started = _start_head(settings)
         try:
-            cluster = _complete(address, session)
+            cluster = _complete(address, started)
             local.write_cluster(settings.home, cluster)
         except BaseException:
-            _end(session)
+            started.end()
             raise
         return cluster, True
 
 
-def down(settings: Settings, service: OperationsService) -> Cluster | None:
-    """Stop every driver with a last checkpoint, then Ray; None when there was nothing to stop."""
+def down(settings: Settings, service: Callable[[], OperationsService]) -> Stopped | None:
+    """Stop every driver with a last checkpoint, then Ray; None when there was nothing to stop.
+
+    Without a store that answers Ray is ended all the same. Only processes that are surely of this
+    cluster are ended: by pid and start time, on the host that raised it.
+
+    Raises:
+        ClusterUnavailable: it was raised on another host.
+    """
     with _alone(settings.home):
         cluster = local.read_cluster(settings.home)
         if cluster is None:
             return None
+        if cluster.host is not None and cluster.host != socket.gethostname():
+            raise ClusterUnavailable(
+                f"the cluster at {cluster.address} was raised on {cluster.host}: run `ktrdr down`"
+                " there"
+            )
+        unsaved = None
         if local.head_lives(cluster):
-            _stop_drivers(cluster, service)
-        if cluster.session is not None:
-            _end(cluster.session)
+            try:
+                _stop_drivers(cluster, service())
+            except Unreachable as error:
+                unsaved = error.message
+                _terminate_drivers(cluster)
+        processes.end(_processes_of(cluster))
         local.forget_cluster(settings.home)
-        return cluster
+        return Stopped(cluster, unsaved)
+
+
+def _processes_of(cluster: Cluster) -> list[psutil.Process]:
+    """Return what lives of a cluster: what was noted when it was raised, and what that started."""
+    noted = list(cluster.processes)
+    if cluster.pid is not None and cluster.process_started_at is not None:
+        noted.append((cluster.pid, cluster.process_started_at))
+    return processes.with_descendants(processes.living(noted))
+
+
+def _terminate_drivers(cluster: Cluster) -> None:
+    """Let drivers write a last checkpoint whose row follows when the operation is resumed."""
+    drivers = [p for p in _processes_of(cluster) if _is_driver(p)]
+    for driver in drivers:
+        with contextlib.suppress(psutil.Error):
+            driver.terminate()
+    psutil.wait_procs(drivers, timeout=UNSAVED_S)
+
+
+def _is_driver(process: psutil.Process) -> bool:
+    try:
+        return process.cmdline()[:1] in (["ray::Driver"], ["ray::Driver.pulse"])
+    except psutil.Error:
+        return False
 
 
 def _stop_drivers(cluster: Cluster, service: OperationsService) -> None:
@@ -87,8 +137,31 @@ def _stop_drivers(cluster: Cluster, service: OperationsService) -> None:
     ray.shutdown()
 
 
-def _start_head(settings: Settings) -> tuple[str, int]:
-    """Run `ray start --head`; the address, and the session of all the processes it leaves."""
+@dataclass(frozen=True)
+class Started:
+    """The processes that this very call of `ray start` has left: in its session, and younger.
+
+    The number of the session is used while this process knows whose it is, and never stored.
+    """
+
+    session: int
+    since: float
+
+    def members(self) -> list[psutil.Process]:
+        found = []
+        for process in psutil.process_iter():
+            with contextlib.suppress(psutil.Error, ProcessLookupError):
+                young = process.create_time() >= self.since - 1.0
+                if young and os.getsid(process.pid) == self.session:
+                    found.append(process)
+        return found
+
+    def end(self) -> None:
+        processes.end(self.members())
+
+
+def _start_head(settings: Settings) -> tuple[str, Started]:
+    """Run `ray start --head`; the address, and the processes it leaves."""
     port = _free_port()
     address = f"{_own_address()}:{port}"
     words = [
@@ -102,6 +175,7 @@ def _start_head(settings: Settings) -> tuple[str, int]:
     environ |= {"RAY_AUTH_MODE": "token"}
     environ.pop("RAY_ADDRESS", None)
     _make_token(environ)
+    since = time.time()
     process = subprocess.Popen(
         words,
         env=environ,
@@ -110,33 +184,36 @@ def _start_head(settings: Settings) -> tuple[str, int]:
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        umask=0o077,
     )
+    started = Started(process.pid, since)
     try:
         said, _ = process.communicate(timeout=START_DEADLINE_S)
     except BaseException as error:
-        _end(process.pid)
+        started.end()
         if isinstance(error, subprocess.TimeoutExpired):
             raise ClusterUnavailable(f"Ray did not start within {START_DEADLINE_S:.0f} s") from None
         raise
     if process.returncode != 0:
-        _end(process.pid)
+        started.end()
         last = [line for line in said.splitlines() if line.strip()][-1:]
         raise ClusterUnavailable(f"Ray did not start: {''.join(last)[:300]}")
-    return address, process.pid
+    return address, started
 
 
-def _complete(address: str, session: int) -> Cluster:
+def _complete(address: str, started: Started) -> Cluster:
     remote.join(address)
     owner = local.joined_owner()
     actor = remote.start_actor(owner, {local.HEAD_RESOURCE: 0.001})
-    head = _head(session)
+    members = started.members()
+    head = _head(members)
     return replace(
         local.describe_cluster(address, owner, actor),
         host=socket.gethostname(),
         dashboard=_dashboard(),
         pid=head.pid,
         process_started_at=head.create_time(),
-        session=session,
+        processes=tuple((p.pid, p.create_time()) for p in members if p.is_running()),
     )
 
 
@@ -155,34 +232,17 @@ def _make_token(environ: dict[str, str]) -> None:
         stdin=subprocess.DEVNULL,
         capture_output=True,
         timeout=START_DEADLINE_S,
+        umask=0o077,
         check=False,  # `ray start` itself says what is wrong
     )
 
 
-def _head(session: int) -> psutil.Process:
-    for process in _members(session):
-        if "gcs_server" in process.name():
-            return process
+def _head(members: Sequence[psutil.Process]) -> psutil.Process:
+    for process in members:
+        with contextlib.suppress(psutil.Error):
+            if "gcs_server" in process.name():
+                return process
     raise ClusterUnavailable("Ray ended right after its start: see its logs below the home")
-
-
-def _members(session: int) -> list[psutil.Process]:
-    found = []
-    for process in psutil.process_iter():
-        with contextlib.suppress(psutil.Error, ProcessLookupError):
-            if os.getsid(process.pid) == session:
-                found.append(process)
-    return found
-
-
-def _end(session: int) -> None:
-    """End every process of the session, politely and then not: never another Ray's."""
-    for number, patience_s in ((signal.SIGTERM, 5.0), (signal.SIGKILL, 5.0)):
-        members = _members(session)
-        for process in members:
-            with contextlib.suppress(psutil.Error):
-                process.send_signal(number)
-        psutil.wait_procs(members, timeout=patience_s)
 
 
 def _folder(home: Path) -> Path:

@@ -6,6 +6,7 @@ driver of PostgreSQL only for a store that is on it.
 
 from __future__ import annotations
 
+import contextlib
 import os
 from pathlib import Path
 
@@ -55,6 +56,9 @@ def _prepare_folder(place: Address) -> None:
         )
     try:
         folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite would make it as the umask says, and its journals with the same permissions.
+        with contextlib.suppress(FileExistsError):
+            os.close(os.open(file, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o600))
     except OSError as error:
         raise StoreUnavailable(
             f"the folder of the store {name} cannot be made ({error.strerror}): {folder}"

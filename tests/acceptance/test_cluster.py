@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import time
@@ -11,9 +10,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 from running import PROGRAM, Run
+
+from ktrdr.processes import living
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
@@ -40,12 +40,7 @@ def cluster(program: Run, home: Path) -> Iterator[Record]:
     info = json.loads((home / "cluster.json").read_text())
     yield info
     program("down")
-    for process in psutil.process_iter():
-        try:
-            left = os.getsid(process.pid) == info["session"]
-        except (ProcessLookupError, psutil.Error):
-            continue
-        assert not left, process
+    assert living((pid, at) for pid, at in info["processes"]) == []
 
 
 def until(condition: Callable[[], Any], what: str) -> Any:
