@@ -12,13 +12,14 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from ktrdr.errors import KtrdrError, OutputLost
 
 _LONGEST_MESSAGE = 4000
 _LONGEST_WORD = 300
+_GAP = "  "
 
 
 _ours: TextIO | None = None
@@ -102,20 +103,52 @@ def fields(pairs: Sequence[tuple[str, Any]]) -> str:
     return "\n".join(f"{name:<{width}}  {one_line(str(value))}" for name, value in known)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table as wide as the terminal, or as wide as needed where there is none."""
+def nested(value: Any, name: str = "") -> list[tuple[str, Any]]:
+    """A document as dotted names and values."""
+    if isinstance(value, Mapping):
+        inner = [nested(v, f"{name}.{k}" if name else str(k)) for k, v in value.items()]
+        return [pair for pairs in inner for pair in pairs]
+    return [(name, number(value))]
+
+
+def day_and_time(timestamp: str | None) -> str | None:
+    """A record's time for a list: to the minute on a terminal, elsewhere whole."""
+    if timestamp is None or not on_terminal():
+        return timestamp
+    return timestamp[:16].replace("T", " ")
+
+
+def number(value: Any) -> Any:
+    """A float with the six digits that people read; anything else as it is."""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def on_terminal() -> bool:
+    """Whether answers go to a terminal, whose width a table keeps to."""
+    stdout = _stdout()
+    return stdout is not None and stdout.isatty()
+
+
+def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], cut: Collection[str] = ()) -> str:
+    """A table as wide as the terminal, or as wide as needed where there is none.
+
+    On a terminal that is too narrow, columns whose header is in `cut` lose what does not fit, so
+    that a row is one line; of a path the end is kept.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False, emoji=False, legacy_windows=False, color_system=None)
-    console.width = console.width if console.is_terminal else 10_000
+    console.width = console.width if on_terminal() else 10_000
     console.file = drawing = io.StringIO()  # stdout may be full, which is ours to tell
+    cells = [["" if v is None else one_line(str(v)) for v in row] for row in rows]
+    cells = _fitted(headers, cells, cut, console.width)
     drawn = Table(box=None, pad_edge=False, header_style="")
     for place, header in enumerate(headers):
         drawn.add_column(header, no_wrap=place == 0, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text("" if v is None else one_line(str(v))) for v in row))
+    for row in cells:
+        drawn.add_row(*(Text(cell) for cell in row))
     console.print(drawn)
     return "\n".join(line.rstrip() for line in drawing.getvalue().splitlines())
 
@@ -147,6 +180,33 @@ def live_line() -> Iterator[Callable[[str], None] | None]:
     finally:
         with contextlib.suppress(OSError):
             live.stop()
+
+
+def _fitted(
+    headers: Sequence[str], cells: list[list[str]], cut: Collection[str], width: int
+) -> list[list[str]]:
+    """The cells with the columns that may be cut as narrow as the width asks for."""
+    widths = [
+        max(len(header), *(len(row[i]) for row in cells), 0) for i, header in enumerate(headers)
+    ]
+    flexible = [i for i, header in enumerate(headers) if header in cut]
+    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
+    while excess > 0 and flexible:
+        widest = max(flexible, key=lambda i: widths[i])
+        if widths[widest] <= len(headers[widest]):
+            break
+        widths[widest] -= 1
+        excess -= 1
+    return [
+        [_cut(cell, widths[i]) if i in flexible else cell for i, cell in enumerate(row)]
+        for row in cells
+    ]
+
+
+def _cut(cell: str, width: int) -> str:
+    if len(cell) <= width:
+        return cell
+    return ".." + cell[len(cell) - width + 2 :] if "/" in cell else cell[: width - 2] + ".."
 
 
 def _shortened(match: re.Match[str]) -> str:

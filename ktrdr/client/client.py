@@ -18,8 +18,9 @@ from ktrdr.cluster.local import StandingRay
 from ktrdr.errors import KtrdrError, Usage
 from ktrdr.operations import records
 from ktrdr.operations import types as values
+from ktrdr.operations.ids import resolve
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Status, check_operation_id
+from ktrdr.operations.types import Status
 from ktrdr.operations.validation import check_strategy_name, parse_model_name
 from ktrdr.settings import Settings, read_settings
 from ktrdr.storage.root import Storage
@@ -180,11 +181,13 @@ class Client:
     def operation(self, operation_id: str) -> Operation:
         """A handle on an operation.
 
+        `operation_id` is an id, a unique prefix or ending of one (4 characters or more), `@last`,
+        or `@2` for the second newest.
+
         Raises:
-            InvalidId, OperationNotFound.
+            InvalidId, AmbiguousId, OperationNotFound.
         """
-        self.service.get(check_operation_id(operation_id))
-        return Operation(self, operation_id)
+        return Operation(self, resolve(self.service, operation_id))
 
     def operations(
         self,

@@ -48,7 +48,7 @@ class Operation:
 
         Raises:
             TimeoutError: it has not ended yet.
-            ClusterUnavailable: nobody looks after it any more: `resume` takes it over.
+            ClusterUnavailable: it is lost, no live process: `resume` takes it over.
         """
         started, ownerless_since = time.monotonic(), None
         while True:
@@ -58,10 +58,10 @@ class Operation:
             if Status(record["status"]).terminal:
                 return record
             now = time.monotonic()
-            ownerless_since = None if record["owner"]["alive"] else ownerless_since or now
+            ownerless_since = ownerless_since or now if record["lost"] else None
             if ownerless_since and now - ownerless_since > OWNERLESS_AFTER_S:
                 raise ClusterUnavailable(
-                    f"{self.id} is {record['status']} but nobody looks after it:"
+                    f"{self.id} is lost, no live process:"
                     f" take it over with `ktrdr operations resume {self.id}`"
                 )
             if timeout is not None and now - started >= timeout:
