@@ -8,6 +8,7 @@ One class per stable code; the base of each group carries the exit status of the
                           ModelNotFound
       Conflict 4          OperationNotResumable OperationNotCancellable OperationRunning
                           StrategyChanged DataChanged IllegalTransition StaleAttempt
+                          OwnerClosing
       Unusable 5          CheckpointCorrupted
       Unreachable 6       StoreUnavailable StoreMismatch StoreTooNew StorageUnavailable
                           ClusterUnavailable ClusterRequired VersionMismatch
@@ -128,6 +129,12 @@ class StaleAttempt(Conflict):
     """The writer speaks for an attempt that is over: it must stop and change nothing."""
 
     code = "STALE_ATTEMPT"
+
+
+class OwnerClosing(Conflict):
+    """The cluster that was to run an operation ends: start another one and submit again."""
+
+    code = "OWNER_CLOSING"
 
 
 class CheckpointCorrupted(Unusable):

@@ -6,12 +6,13 @@ import contextlib
 import logging
 from pathlib import Path
 
+from ktrdr.checkpoints.history import read_history
 from ktrdr.checkpoints.layout import CHECKPOINT_PREFIX, announced, attempt_folder
 from ktrdr.checkpoints.manifest import Manifest, encode
-from ktrdr.checkpoints.verify import verify_checkpoint
+from ktrdr.checkpoints.verify import read_checkpoint, verify_checkpoint
 from ktrdr.errors import CheckpointCorrupted, Unreachable
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import NewCheckpoint, Operation
+from ktrdr.operations.types import Adoption, HistoryRow, NewCheckpoint, Operation
 from ktrdr.storage.posix import io_errors
 from ktrdr.storage.root import Storage
 
@@ -20,16 +21,25 @@ STACKS = "stacks.txt"
 log = logging.getLogger(__name__)
 
 
-def rowless(service: OperationsService, operation: Operation) -> tuple[NewCheckpoint, ...]:
-    """The checkpoints whose driver was gone before their rows were written."""
+def uncommitted(service: OperationsService, operation: Operation) -> Adoption:
+    """Return the checkpoints whose driver was gone before their rows were written."""
     name, attempt = operation.operation_id, operation.attempt
     rows = service.checkpoints(name) + service.checkpoints(name, doomed=True)
     last = max((row.number for row in rows if row.attempt == attempt), default=0)
     try:
-        return found(Storage(Path(operation.plan.storage)), name, attempt, last)
-    except Unreachable as error:
+        storage = Storage(Path(operation.plan.storage))
+        checkpoints = found(storage, name, attempt, last)
+        return Adoption(checkpoints, _history(storage, checkpoints))
+    except (Unreachable, CheckpointCorrupted) as error:
         log.warning("%s: no checkpoint is adopted: %s", name, error)
+        return Adoption()
+
+
+def _history(storage: Storage, adopted: tuple[NewCheckpoint, ...]) -> tuple[HistoryRow, ...]:
+    """Return the history that the newest one holds: its rows may never have been reported."""
+    if not adopted:
         return ()
+    return read_history(read_checkpoint(storage.at(adopted[-1].path), storage.files)[1])
 
 
 def keep_stacks(operation: Operation, text: str) -> str:

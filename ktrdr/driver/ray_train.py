@@ -29,7 +29,14 @@ from ktrdr.driver.delivery import Reporter
 from ktrdr.driver.outbox import Outbox
 from ktrdr.errors import Conflict, KtrdrError, StoreUnavailable
 from ktrdr.features.dataset import Dataset
-from ktrdr.operations.types import Checkpoint, HistoryRow, NewCheckpoint, Phase, StopKind
+from ktrdr.operations.types import (
+    Checkpoint,
+    HistoryRow,
+    NewCheckpoint,
+    Phase,
+    StopKind,
+    TrainingWarning,
+)
 from ktrdr.storage.root import Storage
 from ktrdr.training.context import LiveProgress
 from ktrdr.training.resume import restore_from_checkpoint
@@ -115,7 +122,7 @@ class RayContext:
         self.link.forget_checkpoints(tuple(ids), PATIENCE_S)
 
     def warn(self, message: str) -> None:
-        self._outbox.put("warn", message)
+        self._outbox.put("warn", TrainingWarning("CHECKPOINT_NOT_SAVED", message))
         self._catch_up()
 
     def settle(self) -> None:
@@ -148,6 +155,9 @@ def train(
         directory = config["checkpoint"]
         try:
             resume = restore_from_checkpoint(RayCheckpoint(directory)) if directory else None
+            # Its rows may never have reached the store: rows that are there already stay the same.
+            for row in resume.training_history if resume is not None else ():
+                context.epoch_finished(row)
             outcome.append(fit(job, dataset, context, resume))
         except Exception as error:
             outcome.append(error)

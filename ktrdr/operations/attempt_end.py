@@ -5,7 +5,7 @@ A pending cancel beats any restart. Pure, like transitions.py.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -21,9 +21,9 @@ from ktrdr.operations.transition_records import (
     transition_record,
 )
 from ktrdr.operations.types import (
+    Adoption,
     Failure,
     FailureReason,
-    NewCheckpoint,
     Operation,
     Result,
     Status,
@@ -37,7 +37,7 @@ class AttemptEnd:
 
     reason: FailureReason
     message: str
-    adopt: tuple[NewCheckpoint, ...] = ()
+    adopt: Adoption = field(default_factory=Adoption)
     found_on_start: bool = False
 
 
@@ -65,7 +65,7 @@ def finish_stopped(
     operation: Operation,
     attempt: int,
     kind: StopKind,
-    adopt: tuple[NewCheckpoint, ...],
+    adopt: Adoption,
     held: Held,
     now: datetime,
 ) -> TransitionRecord | None:
@@ -77,7 +77,7 @@ def finish_stopped(
     if kind is StopKind.DRAIN and operation.cancel_requested_at is None:
         latest = latest_good_row(attempt, effects.commit, held)
         after = next_attempt(operation, latest[1] if latest else None)
-        effects = replace(effects, keep_epochs=latest[1].epoch if latest else 0)
+        effects = _kept_to(effects, latest[1].epoch if latest else 0)
         return transition_record(Transition.DRAIN, operation, after, now, details, effects)
     asked_at = operation.cancel_requested_at or now
     after = replace(ended(operation, Status.CANCELLED, now), cancel_requested_at=asked_at)
@@ -110,7 +110,7 @@ def lose_owner(operation: Operation, now: datetime) -> TransitionRecord:
         return transition_record(Transition.LOSE_OWNER, operation, after, now, details, Effects())
     error = _failure(
         FailureReason.OWNER_LOST,
-        "the process that looked after it is gone: resume it to continue from its checkpoint",
+        "its owner is gone: resume it to continue from its checkpoint",
     )
     after = replace(ended(operation, Status.FAILED, now), error=error)
     return transition_record(Transition.LOSE_OWNER, operation, after, now, details, Effects())
@@ -141,7 +141,7 @@ def _judged(
     if verdict.repeat:
         not_before = now + verdict.back_off if verdict.back_off else None
         after = next_attempt(counted, latest[1] if latest else None, not_before)
-        effects = replace(effects, keep_epochs=latest[1].epoch if latest else 0)
+        effects = _kept_to(effects, latest[1].epoch if latest else 0)
         details["back_off_s"] = verdict.back_off.total_seconds()
         return transition_record(transition, operation, after, now, details, effects)
     message = end.message
@@ -153,12 +153,18 @@ def _judged(
     return transition_record(transition, operation, after, now, details, effects)
 
 
-def _adopting(attempt: int, adopt: tuple[NewCheckpoint, ...], held: Held) -> Effects:
+def _adopting(attempt: int, adopt: Adoption, held: Held) -> Effects:
     # An older number than a row's was committed once: doomed, forgotten, and perhaps gone since.
     last = max((c.number for c in held if c.attempt == attempt), default=0)
-    new = tuple(c for c in adopt if c.number > last)
+    new = tuple(c for c in adopt.checkpoints if c.number > last)
     doomed = superseded(attempt, new, held) if new else set()
-    return Effects(commit=new, doom=tuple(sorted(doomed)))
+    return Effects(commit=new, doom=tuple(sorted(doomed)), history=adopt.history)
+
+
+def _kept_to(effects: Effects, epoch: int) -> Effects:
+    """Let the next attempt begin with the history of its checkpoint and nothing later."""
+    history = tuple(row for row in effects.history if row.epoch <= epoch)
+    return replace(effects, history=history, keep_epochs=epoch)
 
 
 def _failure(reason: FailureReason, message: str) -> Failure:

@@ -139,6 +139,12 @@ def _cancel_requested(event: Event) -> str:
     return "a user asked to cancel it"
 
 
+def _kill_requested(event: Event) -> str:
+    if event.status is Status.CANCELLED:
+        return "a user killed it before it was started"
+    return "a user asked to kill its process"
+
+
 def _stopped(event: Event) -> str:
     kind = StopKind(event.details["kind"])
     text = f"attempt {event.details['ended_attempt']} stopped at a batch boundary, {_STOPS[kind]}"
@@ -182,12 +188,14 @@ def _checkpoints_deleted(event: Event) -> str:
 
 TEXTS: dict[str, Callable[[Event], str]] = {
     "submitted": lambda _event: "a user submitted it",
+    "queued": lambda event: f"it waits for {event.details['waiting_for']}",
     "started": _started,
     "launched": lambda event: f"attempt {event.attempt} was given a process",
     "reported": _reported,
     "warned": lambda event: f"warning: {event.details['message']}",
     "checkpoint_committed": _committed,
     "cancel_requested": _cancel_requested,
+    "kill_requested": _kill_requested,
     "stopped": _stopped,
     "drained": _stopped,
     "completed": lambda event: f"it completed: its model is {event.details['model']}",

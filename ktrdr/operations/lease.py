@@ -22,7 +22,7 @@ def ownerless(operation: Operation, presumed_dead: str | None, now: datetime) ->
     if operation.status.terminal:
         return False
     owner = operation.owner
-    dead = owner.kind is OwnerKind.EMBEDDED and owner.id == presumed_dead
+    dead = owner.kind is not OwnerKind.CLUSTER and owner.id == presumed_dead
     return dead or lease_expired(operation, now)
 
 

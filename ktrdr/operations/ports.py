@@ -15,7 +15,15 @@ from typing import Protocol
 
 from ktrdr.errors import StoreUnavailable
 from ktrdr.operations.transition_records import TransitionRecord
-from ktrdr.operations.types import Checkpoint, Event, HistoryRow, ModelRow, Operation, Selection
+from ktrdr.operations.types import (
+    Checkpoint,
+    Event,
+    HistoryRow,
+    ModelRow,
+    Operation,
+    OwnerRow,
+    Selection,
+)
 
 
 class TransactionAborted(StoreUnavailable):
@@ -39,6 +47,11 @@ class Reader(Protocol):
         """Return the ids that begin or end with `part`, newest first."""
 
     def num_operations(self, selection: Selection) -> int: ...
+
+    def owner(self, owner_id: str) -> OwnerRow | None: ...
+
+    def owners(self) -> tuple[OwnerRow, ...]:
+        """Return the owners that are not closing, oldest first."""
 
     def owned(self, owner_id: str) -> tuple[Operation, ...]:
         """Return the pending and running operations of an owner, oldest first."""
@@ -98,8 +111,16 @@ class Transaction(Reader, Protocol):
     def forget_checkpoints(self, operation_id: str, ids: Iterable[int]) -> None:
         """Delete those of the rows that are doomed."""
 
+    def lock_owner(self, owner_id: str) -> OwnerRow | None:
+        """Read an owner's row that nobody else can change until this transaction has ended."""
+
+    def insert_owner(self, row: OwnerRow) -> None: ...
+
+    def update_owner(self, row: OwnerRow) -> None:
+        """Write a row that was locked, all but its lease."""
+
     def renew(self, owner_id: str, until: datetime) -> int:
-        """Move the lease of an owner's pending and running rows; return how many there are."""
+        """Move the lease of an owner and of its pending and running rows; how many those are."""
 
     def reserve_model(self, operation: Operation) -> ModelRow:
         """Return the model row of this operation and attempt, made with the next free version."""

@@ -6,9 +6,12 @@ database, wherever this runs. transitions.py judges, the store writes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import replace
 from datetime import datetime, timedelta
+from typing import Any
 
-from ktrdr.errors import ModelNotFound, OperationNotFound
+from ktrdr.errors import ModelNotFound, OperationNotFound, OwnerClosing
 from ktrdr.operations import attempt_end, transitions, validation
 from ktrdr.operations.attempt_end import AttemptEnd
 from ktrdr.operations.event_replay import inconsistency
@@ -17,6 +20,7 @@ from ktrdr.operations.ports import Reader, Store, Transaction
 from ktrdr.operations.retry import repeating
 from ktrdr.operations.transition_records import TransitionRecord, check_running
 from ktrdr.operations.types import (
+    Adoption,
     Checkpoint,
     Event,
     FailureReason,
@@ -25,6 +29,7 @@ from ktrdr.operations.types import (
     NewCheckpoint,
     Operation,
     Owner,
+    OwnerRow,
     Plan,
     Report,
     Request,
@@ -33,9 +38,12 @@ from ktrdr.operations.types import (
     Selection,
     Status,
     StopKind,
+    TrainingWarning,
     check_operation_id,
     new_operation_id,
 )
+
+NOTHING_TO_ADOPT = Adoption()
 
 
 @repeating
@@ -44,12 +52,16 @@ class OperationsService:
         self._store = store
 
     def submit(self, request: Request, plan: Plan, owner: Owner, request_id: str) -> Operation:
-        """Write a pending operation for `owner` to start; a repeated id gives the first answer."""
+        """Write a pending operation for `owner` to start; a repeated id gives the first answer.
+
+        Raise OwnerClosing when the owner ends: nothing is written.
+        """
         validation.check_submission(request, plan)
         with self._store.transaction() as tx:
             known = tx.claim(request_id)
             if known is not None:
                 return _found(tx, known)
+            _check_accepting(tx, owner)
             now = tx.now()
             operation_id = new_operation_id(now)
             return _apply(
@@ -62,17 +74,25 @@ class OperationsService:
             row = _locked(tx, operation_id)
             return _apply(tx, transitions.start(row, owner_id, tx.now()))
 
+    def queue(self, operation_id: str, owner_id: str, waiting_for: str) -> Operation:
+        """Say what a pending operation waits for; the same again changes nothing."""
+        with self._store.transaction() as tx:
+            row = _locked(tx, operation_id)
+            step = transitions.queue(row, owner_id, waiting_for, tx.now())
+            return _apply(tx, step) if step is not None else row
+
     def launch(self, operation_id: str, attempt: int, owner_id: str) -> Operation:
         """Say that a restarted or resumed attempt is now given a driver; once per attempt."""
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
             return _apply(tx, transitions.launch(row, attempt, owner_id, tx.now()))
 
-    def wait(self, operation_id: str, attempt: int, owner_id: str) -> Operation:
-        """Say that a driver was asked for and that nothing is free to run it yet."""
+    def wait(self, operation_id: str, attempt: int, owner_id: str, waiting_for: str) -> Operation:
+        """Say what an attempt waits for before its driver runs; the same again changes nothing."""
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
-            return _apply(tx, transitions.wait(row, attempt, owner_id, tx.now()))
+            step = transitions.wait(row, attempt, owner_id, waiting_for, tx.now())
+            return _apply(tx, step) if step is not None else row
 
     def report(self, operation_id: str, attempt: int, report: Report) -> None:
         """Write progress and history; a sequence already seen changes nothing.
@@ -86,11 +106,11 @@ class OperationsService:
             if step is not None:
                 tx.apply(step)
 
-    def warn(self, operation_id: str, attempt: int, message: str) -> None:
-        """Leave an event of a trouble that training survives."""
+    def warn(self, operation_id: str, attempt: int, warning: TrainingWarning) -> None:
+        """Write down a trouble that training survives."""
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
-            tx.apply(transitions.warn(row, attempt, message, tx.now()))
+            tx.apply(transitions.warn(row, attempt, warning, tx.now()))
 
     def commit_checkpoint(
         self, operation_id: str, attempt: int, checkpoint: NewCheckpoint
@@ -156,10 +176,32 @@ class OperationsService:
         its owner is gone: its lease has expired, or its id is `presumed_dead`. Raise
         OperationNotCancellable when it completed or failed first.
         """
+        return self._request_end(
+            transitions.request_cancel, (operation_id, attempt, request_id), presumed_dead
+        )
+
+    def request_kill(
+        self, operation_id: str, attempt: int, request_id: str, presumed_dead: str | None = None
+    ) -> Operation:
+        """Ask that the driver be killed at once: the last committed checkpoint stands.
+
+        Guarded like `request_cancel`; the operation ends cancelled.
+        """
+        return self._request_end(
+            transitions.request_kill, (operation_id, attempt, request_id), presumed_dead
+        )
+
+    def _request_end(
+        self,
+        transition: Callable[..., TransitionRecord | None],
+        request: tuple[str, int, str],
+        presumed_dead: str | None,
+    ) -> Operation:
+        operation_id, attempt, request_id = request
         with self._store.transaction() as tx:
             known = tx.claim(request_id)
             row, now = _locked(tx, operation_id), tx.now()
-            step = None if known else transitions.request_cancel(row, attempt, request_id, now)
+            step = None if known else transition(row, attempt, request_id, now)
             row = _apply(tx, step) if step is not None else row
             if row.cancel_requested_at and ownerless(row, presumed_dead, now):
                 row = _apply(tx, attempt_end.lose_owner(row, now))
@@ -180,7 +222,7 @@ class OperationsService:
         operation_id: str,
         attempt: int,
         kind: StopKind,
-        adopt: tuple[NewCheckpoint, ...] = (),
+        adopt: Adoption = NOTHING_TO_ADOPT,
     ) -> Operation:
         """End at a batch boundary as asked: cancelled, or for a drain the next attempt.
 
@@ -199,7 +241,7 @@ class OperationsService:
         attempt: int,
         reason: FailureReason,
         message: str,
-        adopt: tuple[NewCheckpoint, ...] = (),
+        adopt: Adoption = NOTHING_TO_ADOPT,
     ) -> Operation:
         """End with a failure: cancelled if that was asked for, else the next attempt or failed."""
         _check_paths(operation_id, adopt)
@@ -217,7 +259,7 @@ class OperationsService:
         reason: FailureReason,
         message: str,
         found_on_start: bool = False,
-        adopt: tuple[NewCheckpoint, ...] = (),
+        adopt: Adoption = NOTHING_TO_ADOPT,
     ) -> Operation:
         """Say for a driver that cannot say it itself that its attempt is over; by the owner.
 
@@ -242,10 +284,10 @@ class OperationsService:
         """Take a stopped operation into its next attempt; of N callers exactly one succeeds.
 
         A pending or running row counts as stopped when its owner is gone: its lease has expired,
-        or its id is `presumed_dead` (an embedded owner that the caller saw dead on its own
-        host). Raise OperationNotResumable to the others, and CheckpointNotFound when the chosen
-        row was doomed meanwhile: then choose and verify again. A repeated request id gives the
-        first answer.
+        or its id is `presumed_dead` (an owner whose process the caller saw gone on its own
+        host). Raise OwnerClosing when the new owner ends, OperationNotResumable to the others, and
+        CheckpointNotFound when the chosen row was doomed meanwhile: then choose and verify again.
+        A repeated request id gives the first answer.
         """
         with self._store.transaction() as tx:
             known = tx.claim(resumption.request_id)
@@ -256,7 +298,9 @@ class OperationsService:
             if ownerless(row, presumed_dead, now):
                 row = _apply(tx, attempt_end.lose_owner(row, now))
             held = tx.checkpoints(operation_id)
-            return _apply(tx, transitions.try_resume(row, attempt, resumption, held, now))
+            row = _apply(tx, transitions.try_resume(row, attempt, resumption, held, now))
+            _check_accepting(tx, resumption.owner)
+            return row
 
     def check_resumable(self, operation: Operation, presumed_dead: str | None = None) -> None:
         """Raise OperationNotResumable where try_resume would refuse the row as it was read."""
@@ -273,9 +317,60 @@ class OperationsService:
             return tx.reserve_model(row)
 
     def renew(self, owner_id: str) -> int:
-        """Extend the lease of everything the owner looks after; return how many rows that is."""
+        """Extend the lease of an owner and of all its operations; return how many those are."""
         with self._store.transaction() as tx:
             return tx.renew(owner_id, lease_from(tx.now()))
+
+    def register_owner(self, owner: Owner, version: str) -> OwnerRow:
+        """Write an owner down with its first lease; repeated: the row as it is."""
+        with self._store.transaction() as tx:
+            known = tx.lock_owner(owner.id)
+            if known is not None:
+                return known
+            now = tx.now()
+            row = OwnerRow(owner, version, created_at=now, lease_expires_at=lease_from(now))
+            tx.insert_owner(row)
+            return row
+
+    def describe_owner(self, owner_id: str, **facts: Any) -> OwnerRow:
+        """Write down an owner's `address`, `dashboard` or `nodes`; OwnerClosing without a row."""
+        with self._store.transaction() as tx:
+            return _owner_changed(tx, owner_id, **facts)
+
+    def keep_owner(self, owner_id: str) -> OwnerRow:
+        """Let an owner stay when it is idle; raise OwnerClosing when it ends already."""
+        with self._store.transaction() as tx:
+            row = _owner_changed(tx, owner_id, persistent=True)
+            if not row.accepting:
+                raise _closing(owner_id)
+            return row
+
+    def request_shutdown(self, owner_id: str) -> OwnerRow:
+        """Tell an owner to stop everything with a last checkpoint, and take nothing any more."""
+        with self._store.transaction() as tx:
+            return _owner_changed(tx, owner_id, shutdown_requested_at=tx.now())
+
+    def close_owner(self, owner_id: str) -> bool:
+        """Let an owner end unless something of it has not ended; say whether it may end.
+
+        From then on nothing is submitted to it: of this and a `submit`, one goes first.
+        """
+        with self._store.transaction() as tx:
+            row = tx.lock_owner(owner_id)
+            if row is None or tx.owned(owner_id):
+                return row is None
+            if row.closing_at is None:
+                tx.update_owner(replace(row, closing_at=tx.now()))
+            return True
+
+    def owner(self, owner_id: str) -> OwnerRow | None:
+        with self._store.read() as view:
+            return view.owner(owner_id)
+
+    def owners(self) -> tuple[OwnerRow, ...]:
+        """Return the owners that have not ended, oldest first."""
+        with self._store.read() as view:
+            return view.owners()
 
     def sweepable(self, owner_id: str | None = None) -> tuple[str, ...]:
         """Return the operations of an owner, and all ended ones that left doomed checkpoints.
@@ -410,6 +505,26 @@ def _missing(operation_id: str) -> Operation:
     )
 
 
+def _check_accepting(tx: Transaction, owner: Owner) -> None:
+    """Raise OwnerClosing when the owner takes nothing any more; it cannot begin to end after."""
+    row = tx.lock_owner(owner.id)
+    if row is not None and not row.accepting:
+        raise _closing(owner.id)
+
+
+def _owner_changed(tx: Transaction, owner_id: str, **changes: Any) -> OwnerRow:
+    row = tx.lock_owner(owner_id)
+    if row is None:
+        raise _closing(owner_id)
+    row = replace(row, **changes)
+    tx.update_owner(row)
+    return row
+
+
+def _closing(owner_id: str) -> OwnerClosing:
+    return OwnerClosing(f"the cluster of owner {owner_id} ends or has ended: start another one")
+
+
 def _apply(tx: Transaction, step: TransitionRecord) -> Operation:
     tx.apply(step)
     return step.after
@@ -429,6 +544,6 @@ def _before(now: datetime, age: timedelta) -> datetime:
         return datetime.min.replace(tzinfo=now.tzinfo)
 
 
-def _check_paths(operation_id: str, adopt: tuple[NewCheckpoint, ...]) -> None:
-    for checkpoint in adopt:
+def _check_paths(operation_id: str, adopt: Adoption) -> None:
+    for checkpoint in adopt.checkpoints:
         validation.check_checkpoint_path(operation_id, checkpoint.path)

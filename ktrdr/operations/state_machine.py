@@ -16,6 +16,7 @@ _COMPLETED, _FAILED, _CANCELLED = Status.COMPLETED, Status.FAILED, Status.CANCEL
 
 class Transition(StrEnum):
     SUBMIT = "submit"
+    QUEUE = "queue"
     START = "start"
     LAUNCH = "launch"
     WAIT = "wait"
@@ -23,6 +24,7 @@ class Transition(StrEnum):
     WARN = "warn"
     COMMIT_CHECKPOINT = "commit_checkpoint"
     REQUEST_CANCEL = "request_cancel"
+    REQUEST_KILL = "request_kill"
     STOP = "finish(stopped: user or shutdown)"
     DRAIN = "finish(stopped: drain)"
     COMPLETE = "finish(ok)"
@@ -63,7 +65,15 @@ RULES = (
         "client",
         "submitted",
         "the request id is new: a repeated one gives the first answer; attempt 0; writes the"
-        " owner that is to start it, and its lease",
+        " owner that is to start it, which must not be closing, and its lease",
+    ),
+    Rule(
+        Transition.QUEUE,
+        (_PENDING,),
+        (_PENDING,),
+        "owner",
+        "queued",
+        "owner; writes what it waits for, when that has changed",
     ),
     Rule(Transition.START, (_PENDING,), (_RUNNING,), "owner", "started", "owner; attempt 1"),
     Rule(
@@ -82,7 +92,7 @@ RULES = (
         "owner",
         "reported",
         "owner; attempt; phase `starting`, which becomes `waiting_for_resources` until the driver"
-        " has found its place and reports",
+        " has found its place and reports, or `restarting`, which stays; writes what it waits for",
     ),
     Rule(
         Transition.REPORT,
@@ -99,7 +109,7 @@ RULES = (
         (_RUNNING,),
         "driver",
         "warned",
-        "attempt; an event only: a trouble that training survives",
+        "attempt; adds to the row's warnings: a trouble that training survives",
     ),
     Rule(
         Transition.COMMIT_CHECKPOINT,
@@ -127,10 +137,27 @@ RULES = (
         "the same; sets `cancel_requested_at` and phase `stopping`; repeated: the same answer",
     ),
     Rule(
+        Transition.REQUEST_KILL,
+        (_PENDING,),
+        (_CANCELLED,),
+        "client",
+        "kill_requested",
+        "the same as `request_cancel`",
+    ),
+    Rule(
+        Transition.REQUEST_KILL,
+        (_RUNNING,),
+        (_RUNNING,),
+        "client",
+        "kill_requested",
+        "the same as `request_cancel`; sets `kill_requested_at` too: the owner kills the driver and"
+        " ends the attempt as cancelled",
+    ),
+    Rule(
         Transition.STOP,
         (_RUNNING,),
         (_CANCELLED,),
-        "driver",
+        "driver, or the owner before it has one",
         "stopped",
         "attempt; sets `cancel_requested_at` when it was not set",
     ),
@@ -172,8 +199,8 @@ RULES = (
         (_CANCELLED, _FAILED),
         "whoever resumes or cancels it",
         "owner_lost",
-        "the lease has expired or the owner is dead on the caller's host; cancelled if a cancel"
-        " was requested, else failed",
+        "the lease has expired or the owner's process is gone on the caller's host; cancelled if a"
+        " cancel was requested, else failed",
     ),
     Rule(
         Transition.TRY_RESUME,
@@ -181,9 +208,9 @@ RULES = (
         (_RUNNING,),
         "client",
         "resumed",
-        "request id; attempt; the chosen checkpoint row is not doomed; attempt + 1, owner and"
-        " lease, the accepted changes of the strategy; clears `cancel_requested_at`,"
-        " `completed_at` and the error (kept in the event),"
+        "request id; attempt; the chosen checkpoint row is not doomed; the owner is not closing;"
+        " attempt + 1, owner and lease, the accepted changes of the strategy; clears"
+        " `cancel_requested_at`, `completed_at` and the error (kept in the event),"
         " resets the restart budget, drops history past the checkpoint",
     ),
     Rule(

@@ -64,7 +64,7 @@ def transition_record(
     details: dict[str, Any],
     effects: Effects,
 ) -> TransitionRecord:
-    """Return the step when the table has it, else raise IllegalTransition."""
+    """Return the record when the table has the transition, else raise IllegalTransition."""
     rule = rule_for(transition, before.status if before is not None else None)
     if rule is None or (rule.after and after.status not in rule.after):
         seen = before.status if before is not None else "not there"
@@ -102,6 +102,7 @@ def ended(operation: Operation, status: Status, now: datetime) -> Operation:
         lease_expires_at=None,
         completed_at=now,
         launch_not_before=None,
+        waiting_for=None,
     )
 
 
@@ -118,4 +119,5 @@ def next_attempt(
         progress=progress_at(latest, operation),
         seed_checkpoint_id=None,
         launch_not_before=not_before,
+        waiting_for=None,
     )

@@ -44,8 +44,11 @@ from ktrdr.operations.types import (
     ResumedFrom,
     Resumption,
     Status,
+    TrainingWarning,
     timestamp,
 )
+
+_BEFORE_ITS_DRIVER = (Phase.STARTING, Phase.RESTARTING, Phase.WAITING_FOR_RESOURCES)
 
 
 def submit(
@@ -70,9 +73,25 @@ def submit(
 def start(operation: Operation, owner_id: str, now: datetime) -> TransitionRecord:
     _check_owner(operation, owner_id)
     after = replace(
-        operation, status=Status.RUNNING, phase=Phase.STARTING, attempt=1, started_at=now
+        operation,
+        status=Status.RUNNING,
+        phase=Phase.STARTING,
+        attempt=1,
+        started_at=now,
+        waiting_for=None,
     )
     return transition_record(Transition.START, operation, after, now, {}, Effects())
+
+
+def queue(
+    operation: Operation, owner_id: str, waiting_for: str, now: datetime
+) -> TransitionRecord | None:
+    _check_owner(operation, owner_id)
+    if operation.waiting_for == waiting_for and operation.status is Status.PENDING:
+        return None
+    after = replace(operation, waiting_for=waiting_for)
+    details = {"waiting_for": waiting_for}
+    return transition_record(Transition.QUEUE, operation, after, now, details, Effects())
 
 
 def launch(operation: Operation, attempt: int, owner_id: str, now: datetime) -> TransitionRecord:
@@ -88,22 +107,28 @@ def launch(operation: Operation, attempt: int, owner_id: str, now: datetime) -> 
             f"attempt {attempt} of operation {operation.operation_id} is not to be launched yet:"
             " it failed a moment ago"
         )
-    after = replace(operation, phase=Phase.STARTING, launch_not_before=None)
+    after = replace(operation, phase=Phase.STARTING, launch_not_before=None, waiting_for=None)
     return transition_record(Transition.LAUNCH, operation, after, now, {}, Effects())
 
 
-def wait(operation: Operation, attempt: int, owner_id: str, now: datetime) -> TransitionRecord:
+def wait(
+    operation: Operation, attempt: int, owner_id: str, waiting_for: str, now: datetime
+) -> TransitionRecord | None:
     _check_owner(operation, owner_id)
     check_running(operation, attempt)
-    if operation.phase is not Phase.STARTING:
+    if operation.phase not in _BEFORE_ITS_DRIVER:
         raise IllegalTransition(
             f"attempt {attempt} of operation {operation.operation_id} is {operation.phase}:"
             " it waits for nothing"
         )
-    after = replace(operation, phase=Phase.WAITING_FOR_RESOURCES)
-    return transition_record(
-        Transition.WAIT, operation, after, now, {"phase": after.phase}, Effects()
-    )
+    # The phase `restarting` stays: by it a restarted owner knows that there is no driver yet.
+    restarting = operation.phase is Phase.RESTARTING
+    phase = Phase.RESTARTING if restarting else Phase.WAITING_FOR_RESOURCES
+    if (operation.phase, operation.waiting_for) == (phase, waiting_for):
+        return None
+    after = replace(operation, phase=phase, waiting_for=waiting_for)
+    details = {"phase": phase, "waiting_for": waiting_for}
+    return transition_record(Transition.WAIT, operation, after, now, details, Effects())
 
 
 def report(
@@ -120,6 +145,7 @@ def report(
         phase=phase,
         progress=report.progress or operation.progress,
         report_sequence=report.sequence,
+        waiting_for=None,
     )
     effects = Effects(history=report.history)
     details: dict[str, Any] = {"phase": phase}
@@ -137,10 +163,16 @@ def report(
     return replace(step, recorded=recorded)
 
 
-def warn(operation: Operation, attempt: int, message: str, now: datetime) -> TransitionRecord:
+def warn(
+    operation: Operation, attempt: int, warning: TrainingWarning, now: datetime
+) -> TransitionRecord:
     check_running(operation, attempt)
-    details = {"message": message}
-    return transition_record(Transition.WARN, operation, operation, now, details, Effects())
+    known = {held.code: held for held in operation.warnings}
+    before = known.get(warning.code)
+    count = warning.count + (before.count if before is not None else 0)
+    known[warning.code] = replace(warning, count=count)
+    after = replace(operation, warnings=tuple(known.values()))
+    return transition_record(Transition.WARN, operation, after, now, asdict(warning), Effects())
 
 
 def commit_checkpoint(
@@ -166,26 +198,24 @@ def commit_checkpoint(
 def request_cancel(
     operation: Operation, attempt: int, request_id: str, now: datetime
 ) -> TransitionRecord | None:
-    if operation.status in (Status.COMPLETED, Status.FAILED):
-        raise OperationNotCancellable(
-            f"operation {operation.operation_id} is {operation.status} and cannot be cancelled:"
-            f" see `ktrdr operations status {operation.operation_id}`",
-            status=operation.status.value,
-        )
-    if operation.status is Status.CANCELLED:
-        return None
-    if not operation.resumed_attempt <= attempt <= operation.attempt:
-        raise StaleAttempt(
-            f"operation {operation.operation_id} was resumed meanwhile and is in attempt"
-            f" {operation.attempt}: cancel it again to stop that one"
-        )
-    if operation.cancel_requested_at is not None:
+    _check_cancellable(operation, attempt)
+    if operation.status is Status.CANCELLED or operation.cancel_requested_at is not None:
         return None
     after = replace(operation, cancel_requested_at=now, phase=Phase.STOPPING)
-    if operation.status is Status.PENDING:
-        after = ended(after, Status.CANCELLED, now)
-    effects = Effects(request_id=request_id)
-    return transition_record(Transition.REQUEST_CANCEL, operation, after, now, {}, effects)
+    return _stop_requested(Transition.REQUEST_CANCEL, operation, after, request_id, now)
+
+
+def request_kill(
+    operation: Operation, attempt: int, request_id: str, now: datetime
+) -> TransitionRecord | None:
+    _check_cancellable(operation, attempt)
+    if operation.status is Status.CANCELLED or operation.kill_requested_at is not None:
+        return None
+    asked_at = operation.cancel_requested_at or now
+    after = replace(
+        operation, cancel_requested_at=asked_at, kill_requested_at=now, phase=Phase.STOPPING
+    )
+    return _stop_requested(Transition.REQUEST_KILL, operation, after, request_id, now)
 
 
 def try_resume(
@@ -202,6 +232,7 @@ def try_resume(
         plan=resumption.plan,
         completed_at=None,
         cancel_requested_at=None,
+        kill_requested_at=None,
         error=None,
         seed_checkpoint_id=chosen.id,
         resumed_from=resumption.resumed_from,
@@ -259,6 +290,31 @@ def check_resumable(operation: Operation, attempt: int) -> None:
             f" {operation.attempt}: look at it and resume it again",
             status=status.value,
         )
+
+
+def _check_cancellable(operation: Operation, attempt: int) -> None:
+    if operation.status in (Status.COMPLETED, Status.FAILED):
+        raise OperationNotCancellable(
+            f"operation {operation.operation_id} is {operation.status} and cannot be cancelled:"
+            f" see `ktrdr operations status {operation.operation_id}`",
+            status=operation.status.value,
+        )
+    overtaken = not operation.resumed_attempt <= attempt <= operation.attempt
+    if overtaken and not operation.status.terminal:
+        raise StaleAttempt(
+            f"operation {operation.operation_id} was resumed meanwhile and is in attempt"
+            f" {operation.attempt}: cancel it again to stop that one"
+        )
+
+
+def _stop_requested(
+    transition: Transition, operation: Operation, after: Operation, request_id: str, now: datetime
+) -> TransitionRecord:
+    """Of a pending operation this is the end already."""
+    if operation.status is Status.PENDING:
+        after = ended(after, Status.CANCELLED, now)
+    effects = Effects(request_id=request_id)
+    return transition_record(transition, operation, after, now, {}, effects)
 
 
 def _check_ended(operation: Operation) -> None:

@@ -93,8 +93,12 @@ class StopKind(StrEnum):
 
 
 class OwnerKind(StrEnum):
-    EMBEDDED = "embedded"
+    LOCAL = "local"
+    """The local cluster of a home."""
     CLUSTER = "cluster"
+    """A Ray of many nodes."""
+    EMBEDDED = "embedded"
+    """A command's own process; only in rows that earlier versions wrote."""
 
 
 @dataclass(frozen=True)
@@ -107,6 +111,42 @@ class Owner:
     pid: int | None = None
     process_started_at: float | None = None
     """Seconds since the epoch as psutil's `create_time` gives them: a pid alone is reused."""
+
+
+@dataclass(frozen=True)
+class OwnerRow:
+    """An owner as the store knows it; `owner.id` is its key."""
+
+    owner: Owner
+    version: str
+    """Of the package and its sources: clients of another one are refused."""
+    created_at: datetime
+    lease_expires_at: datetime
+    address: str | None = None
+    """Of its Ray, once that has started."""
+    dashboard: str | None = None
+    persistent: bool = False
+    """It stays when it is idle, until it is told to end."""
+    shutdown_requested_at: datetime | None = None
+    """It is to stop everything with a last checkpoint, and end."""
+    closing_at: datetime | None = None
+    """It ends and takes no operation any more."""
+    nodes: tuple[dict[str, Any], ...] = ()
+    """Its machines, as last seen by its actor."""
+
+    @property
+    def accepting(self) -> bool:
+        """Whether an operation may be given to it."""
+        return self.closing_at is None and self.shutdown_requested_at is None
+
+
+@dataclass(frozen=True)
+class TrainingWarning:
+    """A trouble that training survives; `count` says how often since it was last told."""
+
+    code: str
+    message: str
+    count: int = 1
 
 
 @dataclass(frozen=True)
@@ -178,6 +218,8 @@ class Result:
     epochs: int
     best_epoch: int
     metrics: dict[str, Any]
+    stopped_early: bool = False
+    """Early stopping ended it before all epochs were run."""
 
 
 @dataclass(frozen=True)
@@ -246,8 +288,16 @@ class HistoryRow:
 
 
 @dataclass(frozen=True)
+class Adoption:
+    """Uncommitted checkpoints of an attempt that is over, and the history that they hold."""
+
+    checkpoints: tuple[NewCheckpoint, ...] = ()
+    history: tuple[HistoryRow, ...] = ()
+
+
+@dataclass(frozen=True)
 class Restored:
-    """What a restarted attempt found good and began from; None means from the beginning."""
+    """What an attempt found good and began from; None means from the beginning."""
 
     checkpoint_id: int | None
     resumed_from: ResumedFrom | None = None
@@ -264,7 +314,7 @@ class Report:
     progress: Progress | None = None
     history: tuple[HistoryRow, ...] = ()
     restored: Restored | None = None
-    """Only from an attempt that picked its own checkpoint (`seed_checkpoint_id` was None)."""
+    """Once, from every attempt that begins from a checkpoint."""
 
 
 @dataclass(frozen=True)
@@ -362,6 +412,12 @@ class Operation:
     last_failure: LastFailure | None = None
     launch_not_before: datetime | None = None
     """Back-off of a restart: its driver is not started before."""
+    kill_requested_at: datetime | None = None
+    """Its driver is to be killed at once; a cancel is requested then too."""
+    waiting_for: str | None = None
+    """What must be free before it gets a driver."""
+    warnings: tuple[TrainingWarning, ...] = ()
+    """One per code, with the latest message and how often there was one."""
 
 
 def check_operation_id(text: str) -> str:

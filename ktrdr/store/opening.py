@@ -19,7 +19,7 @@ from ktrdr.store.errors import translated
 from ktrdr.store.filesystems import mount_table, network_filesystem
 from ktrdr.store.sql import SqlStore
 
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0004")
 """Every schema revision, oldest first; a test compares it with migrations/versions."""
 
 

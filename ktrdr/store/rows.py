@@ -20,6 +20,7 @@ from ktrdr.operations.types import (
     Operation,
     Owner,
     OwnerKind,
+    OwnerRow,
     Phase,
     Plan,
     Progress,
@@ -27,12 +28,23 @@ from ktrdr.operations.types import (
     Result,
     ResumedFrom,
     Status,
+    TrainingWarning,
     timestamp,
 )
 
 Row = Mapping[str, Any]
 
 _OWNER = tuple(f.name for f in fields(Owner))
+_OWNER_ROW = (
+    "version",
+    "created_at",
+    "lease_expires_at",
+    "address",
+    "dashboard",
+    "persistent",
+    "shutdown_requested_at",
+    "closing_at",
+)
 _PLAIN = (
     "operation_id",
     "operation_type",
@@ -48,6 +60,8 @@ _PLAIN = (
     "restarts",
     "memory_restarts",
     "launch_not_before",
+    "kill_requested_at",
+    "waiting_for",
 )
 _JSON = ("request", "plan", "progress", "error", "result", "last_failure")
 
@@ -60,6 +74,7 @@ def operation_values(operation: Operation) -> dict[str, Any]:
     values["status"] = operation.status
     values["phase"] = operation.phase
     values["strategy_name"] = operation.request.strategy_name
+    values["warnings"] = [asdict(warning) for warning in operation.warnings]
     values["resumed_from"] = _resumed_from_document(operation.resumed_from)
     return values
 
@@ -77,6 +92,22 @@ def operation_from(row: Row) -> Operation:
         resumed_from=_optional(_resumed_from, row["resumed_from"]),
         result=_optional(lambda d: Result(**d), row["result"]),
         last_failure=_optional(_last_failure_from, row["last_failure"]),
+        warnings=tuple(TrainingWarning(**document) for document in row["warnings"]),
+    )
+
+
+def owner_values(row: OwnerRow) -> dict[str, Any]:
+    """Return the columns of an owner's row."""
+    own = {name: getattr(row, name) for name in _OWNER_ROW}
+    return {**asdict(row.owner), **own, "nodes": list(row.nodes)}
+
+
+def owner_from(row: Row) -> OwnerRow:
+    owner = {name: row[name] for name in _OWNER}
+    return OwnerRow(
+        owner=Owner(**{**owner, "kind": OwnerKind(owner["kind"])}),
+        **{name: row[name] for name in _OWNER_ROW},
+        nodes=tuple(row["nodes"]),
     )
 
 

@@ -34,6 +34,7 @@ from ktrdr.operations.types import (
     HistoryRow,
     ModelRow,
     Operation,
+    OwnerRow,
     Selection,
     Status,
 )
@@ -85,6 +86,15 @@ class SqlReader:
         return self._all(
             query.order_by(table.c.created_at, table.c.operation_id), rows.operation_from
         )
+
+    def owner(self, owner_id: str) -> OwnerRow | None:
+        query = select(tables.owners).where(tables.owners.c.id == owner_id)
+        return self._one(query, rows.owner_from)
+
+    def owners(self) -> tuple[OwnerRow, ...]:
+        table = tables.owners
+        query = select(table).where(table.c.closing_at.is_(None))
+        return self._all(query.order_by(table.c.created_at, table.c.id), rows.owner_from)
 
     def sweepable(self, owner_id: str | None) -> tuple[str, ...]:
         table, doomed = tables.operations, tables.checkpoints.c.doomed_at.is_not(None)
@@ -194,7 +204,24 @@ class SqlTransaction(SqlReader):
         locked = locked.order_by(table.c.created_at, table.c.operation_id)
         change = update(table).where(table.c.operation_id.in_(locked), owned)
         change = change.values(lease_expires_at=until)
-        return self._connection.execute(change).rowcount
+        renewed = self._connection.execute(change).rowcount
+        owner = update(tables.owners).where(tables.owners.c.id == owner_id)
+        self._connection.execute(owner.values(lease_expires_at=until))
+        return renewed
+
+    def lock_owner(self, owner_id: str) -> OwnerRow | None:
+        hold(self._connection, f"owner {owner_id}")  # also when there is no row yet
+        query = select(tables.owners).where(tables.owners.c.id == owner_id).with_for_update()
+        return self._one(query, rows.owner_from)
+
+    def insert_owner(self, row: OwnerRow) -> None:
+        self._connection.execute(insert(tables.owners).values(rows.owner_values(row)))
+
+    def update_owner(self, row: OwnerRow) -> None:
+        values = rows.owner_values(row)
+        del values["lease_expires_at"]
+        change = update(tables.owners).where(tables.owners.c.id == row.owner.id)
+        self._connection.execute(change.values(values))
 
     def reserve_model(self, operation: Operation) -> ModelRow:
         table, name = tables.models, operation.request.strategy_name

@@ -131,6 +131,9 @@ operations = Table(
     Column("memory_restarts", Integer, nullable=False),
     Column("last_failure", Json),
     Column("launch_not_before", UtcDateTime),
+    Column("kill_requested_at", UtcDateTime),
+    Column("waiting_for", Text),
+    Column("warnings", Json, nullable=False, server_default="[]"),
     # A copy of what is in the request, to select by; the request is what counts.
     Column("strategy_name", Key, nullable=False, server_default=""),
     CheckConstraint(_one_of("status", Status), "status_known"),
@@ -204,6 +207,27 @@ history = Table(
     Column("epoch", Integer, primary_key=True, autoincrement=False),
     Column("metrics", Json, nullable=False),
     CheckConstraint("epoch >= 1", "epoch_from_one"),
+)
+
+# No foreign key: an owner's operations outlive it, and rows of earlier versions have none here.
+owners = Table(
+    "owners",
+    metadata,
+    Column("id", Key, primary_key=True),
+    Column("kind", Text, nullable=False),
+    Column("host", Text),
+    Column("pid", Integer),
+    Column("process_started_at", Float),
+    Column("version", Text, nullable=False),
+    Column("created_at", UtcDateTime, nullable=False),
+    Column("lease_expires_at", UtcDateTime, nullable=False),
+    Column("address", Text),
+    Column("dashboard", Text),
+    Column("persistent", Boolean, nullable=False),
+    Column("shutdown_requested_at", UtcDateTime),
+    Column("closing_at", UtcDateTime),
+    Column("nodes", Json, nullable=False),
+    CheckConstraint("kind IN ('local', 'cluster')", "kind_known"),
 )
 
 # No foreign key: the doomed rows of a deleted operation stay until their directories are gone.

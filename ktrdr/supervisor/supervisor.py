@@ -14,12 +14,20 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
-from ktrdr.checkpoints.adoption import keep_stacks, rowless
+from ktrdr.checkpoints.adoption import keep_stacks, uncommitted
 from ktrdr.driver.names import AttemptKey
 from ktrdr.errors import Conflict, OperationNotFound
 from ktrdr.operations.service import OperationsService
 from ktrdr.operations.transition_records import waits
-from ktrdr.operations.types import FailureReason, Operation, Owner, Phase, Status, StopKind
+from ktrdr.operations.types import (
+    FailureReason,
+    Operation,
+    Owner,
+    Phase,
+    Status,
+    StopKind,
+    TrainingWarning,
+)
 from ktrdr.supervisor.drivers import Fleet
 from ktrdr.supervisor.liveness import Liveness, LivenessLimits
 from ktrdr.supervisor.sweeper import Sweeper
@@ -235,7 +243,9 @@ class Caretaker:
             return
         signs.excuse()
         if operation.phase is Phase.STARTING:
-            self._service.wait(operation.operation_id, operation.attempt, self._owner.id)
+            self._service.wait(
+                operation.operation_id, operation.attempt, self._owner.id, "1 free CPU"
+            )
 
     def _kill(
         self, operation: Operation, watched: _Watched, reason: FailureReason, message: str
@@ -264,7 +274,7 @@ class Caretaker:
         """Say what became of a driver that is gone."""
         if self._shutting_down and operation.cancel_requested_at is None:
             name, attempt = operation.operation_id, operation.attempt
-            adopt = rowless(self._service, operation)
+            adopt = uncommitted(self._service, operation)
             self._service.finish_stopped(name, attempt, StopKind.SHUTDOWN, adopt)
         else:
             self._lose(operation, ending.reason, ending.message)
@@ -274,7 +284,7 @@ class Caretaker:
     ) -> None:
         name, attempt = operation.operation_id, operation.attempt
         try:
-            adopt = rowless(self._service, operation)
+            adopt = uncommitted(self._service, operation)
             self._service.lose(name, attempt, reason, message, on_start, adopt)
         except (Conflict, OperationNotFound) as error:
             log.info("%s attempt %d: %s", name, attempt, error)
@@ -310,7 +320,8 @@ class Caretaker:
         log.error("%s: %s", name, wrong)
         if operation.status is Status.RUNNING:
             with contextlib.suppress(Conflict):  # the row has moved on meanwhile
-                self._service.warn(name, operation.attempt, f"row and events differ: {wrong}")
+                warning = TrainingWarning("ROW_INCONSISTENT", f"row and events differ: {wrong}")
+                self._service.warn(name, operation.attempt, warning)
 
     @contextlib.contextmanager
     def _spared(self, operation_id: str) -> Iterator[bool]:

@@ -6,6 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import NamedTuple, Self
 
+from ktrdr.checkpoints.history import HISTORY, encode_history
 from ktrdr.checkpoints.manifest import Header, Provenance
 from ktrdr.checkpoints.retention import remove_doomed
 from ktrdr.checkpoints.write import write_checkpoint
@@ -127,7 +128,7 @@ class CheckpointWriter:
             is_best=snapshot.is_best,
             created_at=context.now(),
         )
-        new = write_checkpoint(context.storage, header, encode(snapshot))
+        new = write_checkpoint(context.storage, header, _files(snapshot))
         doomed = context.commit(new)
         try:
             removed = remove_doomed(context.storage, doomed)
@@ -136,3 +137,7 @@ class CheckpointWriter:
         except Unreachable as error:  # it comes back with the next commit's answer
             context.warn(f"superseded checkpoints not removed yet: {error}")
         return new
+
+
+def _files(snapshot: Snapshot) -> dict[str, bytes]:
+    return {**encode(snapshot), HISTORY: encode_history(snapshot.loop.history)}

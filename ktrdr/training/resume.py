@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
+from ktrdr.checkpoints.history import HISTORY
 from ktrdr.checkpoints.manifest import Manifest
 from ktrdr.checkpoints.verify import read_checkpoint
 from ktrdr.errors import CheckpointCorrupted
@@ -75,7 +76,12 @@ def restore_from_checkpoint(checkpoint: HasDirectory) -> TrainingResumeContext:
     missing = [name for name in _REQUIRED if name not in files]
     if missing:
         raise _unfit(directory, missing[0], "not part of it")
-    states = {name: load_state(data, f"{directory}/{name}") for name, data in files.items()}
+    # What history.json says stands in loop.pt too: it is there for readers without torch.
+    states = {
+        name: load_state(data, f"{directory}/{name}")
+        for name, data in files.items()
+        if name != HISTORY
+    }
     loop, random_states = _loop(states["loop.pt"], manifest, directory)
     return TrainingResumeContext(
         model_weights=states["model.pt"],

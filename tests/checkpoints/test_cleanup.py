@@ -24,7 +24,7 @@ from ktrdr.errors import (
     StaleAttempt,
     StorageUnavailable,
 )
-from ktrdr.operations.types import FailureReason, Operation, Owner, OwnerKind, Status
+from ktrdr.operations.types import Adoption, FailureReason, Operation, Owner, OwnerKind, Status
 
 STRANGER = Owner("owner-2", OwnerKind.EMBEDDED, "host", 4243, 1001.0)
 
@@ -267,7 +267,7 @@ def test_a_checkpoint_that_retention_has_forgotten_is_not_adopted_again(bench: B
     first = bench.write(row, 1)
     for number in (2, 3, 4):
         bench.commit(row, number)
-    bench.service.lose(row.operation_id, 1, FailureReason.HUNG, "", adopt=(first,))
+    bench.service.lose(row.operation_id, 1, FailureReason.HUNG, "", adopt=Adoption((first,)))
     assert [c.number for c in bench.service.checkpoints(row.operation_id)] == [3, 4]
 
 

@@ -25,7 +25,11 @@ def test_a_row_that_its_events_do_not_lead_to_is_told_of(
         warned = bench.service.events(changed.operation_id)[-1]
         assert (warned.event, warned.details) == (
             "warned",
-            {"message": f"row and events differ: {expected}"},
+            {
+                "code": "ROW_INCONSISTENT",
+                "message": f"row and events differ: {expected}",
+                "count": 1,
+            },
         )
         assert expected in caplog.text
         assert [e.event for e in bench.service.events(sound.operation_id)][-1] == "started"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +75,10 @@ def writer(context: RayContext) -> Iterator[CheckpointWriter]:
         yield writer
 
 
-def snapshot(number: int) -> Snapshot:
+def snapshot(number: int, history: Sequence[HistoryRow] = ()) -> Snapshot:
     return Snapshot(
         checkpoint_type=CheckpointType.PERIODIC,
-        loop=Loop(seed=1, epoch=number),
+        loop=Loop(seed=1, epoch=number, history=list(history)),
         global_step=number,
         model={"w": torch.tensor([float(number)])},
         optimizer={"param_groups": []},
@@ -145,6 +145,24 @@ def test_a_driver_that_dies_meanwhile_leaves_what_its_successor_goes_on_from(
     row, _, passed_over = latest_good(bench.storage, bench.service.checkpoints(line.operation_id))
     assert (row.number, passed_over) == (3, ())
     assert bench.service.get(line.operation_id).attempt == 2
+
+
+def test_epochs_that_were_never_reported_come_back_with_the_checkpoint_that_holds_them(
+    bench: Bench, line: Line, context: RayContext, writer: CheckpointWriter
+) -> None:
+    reported, trained = 8, 60
+    rows = [HistoryRow(n, {"train_loss": 1.0 / n, "duration": 0.1}) for n in range(1, trained + 1)]
+    for row in rows[:reported]:
+        context.epoch_finished(row)
+    context.reporter.flush()
+    line.there.clear()  # from here on the actor is frozen, and training goes on
+    for row in rows[reported:]:
+        context.epoch_finished(row)
+        writer.finish(snapshot(row.epoch, rows[: row.epoch]))
+    bench.owner(Fleet())  # it is back, and the driver was killed meanwhile
+    after = bench.service.get(line.operation_id)
+    assert (after.attempt, after.progress and after.progress.epoch) == (2, trained)
+    assert list(bench.service.history(line.operation_id)) == rows
 
 
 def test_rows_of_an_attempt_that_is_over_are_refused_and_end_the_training(

@@ -28,6 +28,7 @@ from ktrdr.operations.types import (
     ResumedFrom,
     Resumption,
     StopKind,
+    TrainingWarning,
 )
 from ktrdr.store import open_store
 
@@ -82,7 +83,7 @@ def test_the_chain_tells_when_who_what_and_why(service: OperationsService, row: 
     found = ResumedFrom(CheckpointType.PERIODIC, AT, 3, 3, True)
     service.launch(name, 2, OWNER.id)
     service.report(name, 2, Report(1, Phase.TRAINING, restored=Restored(checkpoint_id, found)))
-    service.warn(name, 2, "the disk is full")
+    service.warn(name, 2, TrainingWarning("CHECKPOINT_NOT_SAVED", "the disk is full"))
     service.request_cancel(name, 2, "c")
     service.finish_stopped(name, 2, StopKind.USER)
     answer = why(service, row)

@@ -23,6 +23,7 @@ from ktrdr.operations.restart_policy import latest_good_row
 from ktrdr.operations.state_machine import Transition
 from ktrdr.operations.transition_records import TransitionRecord
 from ktrdr.operations.types import (
+    Adoption,
     Checkpoint,
     CheckpointType,
     Event,
@@ -78,7 +79,8 @@ class World:
         return (
             *(row.status, row.phase, row.attempt, row.resumed_attempt, row.owner.id),
             *(row.restarts, row.last_failure, row.report_sequence, row.seed_checkpoint_id),
-            *(row.cancel_requested_at is None, row.error, row.launch_not_before, held, views),
+            *(row.cancel_requested_at is None, row.kill_requested_at is None),
+            *(row.waiting_for, row.error, row.launch_not_before, held, views),
             *(self.drivers, self.launched, self.expired, self.deleted),
         )
 
@@ -94,10 +96,12 @@ class Machine:
 
     start: Verb = transitions.start
     launch: Verb = transitions.launch
+    queue: Verb = transitions.queue
     wait: Verb = transitions.wait
     report: Verb = transitions.report
     commit: Verb = transitions.commit_checkpoint
     cancel: Verb = transitions.request_cancel
+    kill: Verb = transitions.request_kill
     resume: Verb = transitions.try_resume
     delete_checkpoints: Verb = transitions.delete_checkpoints
     delete: Verb = transitions.delete
@@ -201,6 +205,7 @@ def _client(m: Machine, world: World, client: int) -> Iterator[Move]:
     if chosen is not None:
         yield f"{by} resumes from checkpoint {chosen}", resume
     if client == 0:
+        yield f"{by} kills", lambda w: iter([m.kill(w.row, attempt, "k", AT)])
         yield f"{by} deletes checkpoints", _judged(m.delete_checkpoints)
         yield f"{by} deletes", _judged(m.delete)
 
@@ -209,8 +214,9 @@ def _owner(m: Machine, world: World) -> Iterator[Move]:
     owner, current = world.row.owner.id, world.row.attempt
     yield "owner starts", lambda w: iter([m.start(w.row, owner, AT)])
     yield "owner launches", lambda w: iter([m.launch(w.row, current, owner, AFTER_BACK_OFF)])
-    yield "owner waits", lambda w: iter([m.wait(w.row, current, owner, AT)])
-    end = AttemptEnd(FailureReason.DRIVER_LOST, "gone", (new(current, 2),))
+    yield "owner waits", lambda w: iter([m.wait(w.row, current, owner, "1 CPU", AT)])
+    yield "owner queues", lambda w: iter([m.queue(w.row, owner, "1 CPU", AT)])
+    end = AttemptEnd(FailureReason.DRIVER_LOST, "gone", Adoption((new(current, 2),)))
     for attempt in {max(1, current - 1), current}:
         yield f"owner loses attempt {attempt}", _judged(m.lose, attempt, end)
 
@@ -222,7 +228,7 @@ def _driver(m: Machine, attempt: int) -> Iterator[Move]:
         yield f"{by} reports {number}", _judged(m.report, attempt, message)
         yield f"{by} commits {number}", _judged(m.commit, attempt, new(attempt, number))
     for kind in (StopKind.USER, StopKind.DRAIN):
-        yield f"{by} stops ({kind})", _judged(m.stop, attempt, kind, (new(attempt, 2),))
+        yield f"{by} stops ({kind})", _judged(m.stop, attempt, kind, Adoption((new(attempt, 2),)))
     for reason in (FailureReason.USER_ERROR, FailureReason.HUNG):
         yield f"{by} fails ({reason})", _judged(m.fail, attempt, AttemptEnd(reason, "it broke"))
     yield f"{by} completes", _judged(m.complete, attempt, RESULT, ("demo", 1))

@@ -25,6 +25,7 @@ from ktrdr.operations.restart_policy import superseded
 from ktrdr.operations.state_machine import RULES, Transition, table_markdown
 from ktrdr.operations.transition_records import TransitionRecord
 from ktrdr.operations.types import (
+    Adoption,
     Checkpoint,
     CheckpointType,
     FailureReason,
@@ -82,7 +83,7 @@ def terminal(status: Status, **changes: Any) -> Operation:
         end = AttemptEnd(FailureReason.USER_ERROR, "boom")
         step = attempt_end.finish_failed(row, 1, end, (), NOW)
     else:
-        step = attempt_end.finish_stopped(row, 1, StopKind.USER, (), (), NOW)
+        step = attempt_end.finish_stopped(row, 1, StopKind.USER, Adoption(), (), NOW)
     assert step is not None
     return replace(step.after, **changes)
 
@@ -161,11 +162,11 @@ EVENTS: dict[str, tuple[Ask, set[Status]]] = {
         {Status.RUNNING},
     ),
     "stop": (
-        lambda o: attempt_end.finish_stopped(o, o.attempt, StopKind.USER, (), (), LATER),
+        lambda o: attempt_end.finish_stopped(o, o.attempt, StopKind.USER, Adoption(), (), LATER),
         {Status.RUNNING},
     ),
     "drain": (
-        lambda o: attempt_end.finish_stopped(o, o.attempt, StopKind.DRAIN, (), (), LATER),
+        lambda o: attempt_end.finish_stopped(o, o.attempt, StopKind.DRAIN, Adoption(), (), LATER),
         {Status.RUNNING},
     ),
     "fail": (
@@ -233,8 +234,8 @@ def test_an_attempt_that_is_over_is_fenced_out(event: str) -> None:
         "report": lambda: transitions.report(old, 1, Report(1), (), NOW),
         "commit": lambda: transitions.commit_checkpoint(old, 1, new(1), (), NOW),
         "complete": lambda: attempt_end.finish_completed(old, 1, RESULT, ("demo", 1), (), NOW),
-        "stop": lambda: attempt_end.finish_stopped(old, 1, StopKind.USER, (), (), NOW),
-        "drain": lambda: attempt_end.finish_stopped(old, 1, StopKind.DRAIN, (), (), NOW),
+        "stop": lambda: attempt_end.finish_stopped(old, 1, StopKind.USER, Adoption(), (), NOW),
+        "drain": lambda: attempt_end.finish_stopped(old, 1, StopKind.DRAIN, Adoption(), (), NOW),
         "fail": lambda: attempt_end.finish_failed(
             old, 1, AttemptEnd(FailureReason.HUNG, ""), (), NOW
         ),
@@ -368,7 +369,7 @@ def test_a_pending_cancel_beats_any_restart(reason: FailureReason) -> None:
     row = running(cancel_requested_at=NOW, phase=Phase.STOPPING)
     assert fail(row, reason).status is Status.CANCELLED
     assert fail(row, reason).error is None
-    drained = attempt_end.finish_stopped(row, 1, StopKind.DRAIN, (), (), NOW)
+    drained = attempt_end.finish_stopped(row, 1, StopKind.DRAIN, Adoption(), (), NOW)
     assert drained is not None
     assert drained.after.status is Status.CANCELLED
 
@@ -420,7 +421,7 @@ def test_preemption_and_drain_cost_no_budget() -> None:
     row = running()
     for _ in range(10):
         row = fail(row, FailureReason.NODE_PREEMPTED)
-        drained = attempt_end.finish_stopped(row, row.attempt, StopKind.DRAIN, (), (), NOW)
+        drained = attempt_end.finish_stopped(row, row.attempt, StopKind.DRAIN, Adoption(), (), NOW)
         assert drained is not None
         row = drained.after
     assert (row.status, row.attempt, row.restarts) == (Status.RUNNING, 21, 0)
@@ -447,7 +448,7 @@ def test_a_restart_goes_back_to_the_latest_good_checkpoint() -> None:
 
 
 def test_an_unwritten_row_is_adopted_by_the_transaction_that_ends_its_attempt() -> None:
-    end = AttemptEnd(FailureReason.HUNG, "hung", adopt=(new(2, epoch=2), new(1)))
+    end = AttemptEnd(FailureReason.HUNG, "hung", adopt=Adoption((new(2, epoch=2), new(1))))
     step = attempt_end.finish_failed(running(), 1, end, (held(1),), NOW)
     assert step is not None
     assert [c.number for c in step.effects.commit] == [2]
@@ -484,7 +485,7 @@ def test_completion_dooms_every_checkpoint_and_names_the_model() -> None:
 
 
 def test_shutdown_is_a_cancel_that_nobody_asked_for() -> None:
-    step = attempt_end.finish_stopped(running(), 1, StopKind.SHUTDOWN, (), (), LATER)
+    step = attempt_end.finish_stopped(running(), 1, StopKind.SHUTDOWN, Adoption(), (), LATER)
     assert step is not None
     assert (step.after.status, step.after.cancel_requested_at) == (Status.CANCELLED, LATER)
 
@@ -534,7 +535,9 @@ def test_a_delete_dooms_what_stands_and_changes_nothing_else() -> None:
 
 
 def test_only_checkpoints_newer_than_the_last_row_are_adopted() -> None:
-    end = AttemptEnd(FailureReason.HUNG, "", adopt=(new(1), new(2), new(3, epoch=2), new(4)))
+    end = AttemptEnd(
+        FailureReason.HUNG, "", adopt=Adoption((new(1), new(2), new(3, epoch=2), new(4)))
+    )
     rows = (held(2, doomed_at=NOW), held(9, attempt=0))
     effects = attempt_end.lose(running(), 1, end, rows, NOW).effects
     assert [checkpoint.number for checkpoint in effects.commit] == [3, 4]

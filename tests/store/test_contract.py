@@ -42,6 +42,7 @@ from ktrdr.errors import (
 )
 from ktrdr.operations import records
 from ktrdr.operations.types import (
+    Adoption,
     FailureReason,
     HistoryRow,
     Operation,
@@ -258,14 +259,14 @@ def test_what_may_have_left_something_is_found_by_owner_and_by_doomed_rows(bench
 def test_an_adopted_checkpoint_is_a_row_like_any_other(bench: Bench) -> None:
     row, service = bench.running(), bench.service
     bench.commit(row, 1)
-    found = (checkpoint(row, 2), checkpoint(row, 3, epoch=3))
+    found = Adoption((checkpoint(row, 2), checkpoint(row, 3, epoch=3)))
     after = service.lose(row.operation_id, 1, FailureReason.DRIVER_LOST, "gone", adopt=found)
     assert after.progress is not None
     assert after.progress.epoch == 3
     assert [c.key for c in service.checkpoints(row.operation_id)] == [(1, 2), (1, 3)]
     bad = (checkpoint(row, 4, path="operations/../x"),)
     with pytest.raises(InvalidInput):
-        service.lose(row.operation_id, 2, FailureReason.HUNG, "", adopt=bad)
+        service.lose(row.operation_id, 2, FailureReason.HUNG, "", adopt=Adoption(bad))
 
 
 def test_events_and_reserved_models_can_be_read_in_part(bench: Bench) -> None:
@@ -376,7 +377,9 @@ def test_cancel_is_confirmed_by_the_driver_and_keeps_its_checkpoint(bench: Bench
     assert (asked.status, asked.phase) == (Status.RUNNING, Phase.STOPPING)
     assert service.request_cancel(row.operation_id, 1, "r-cancel") == asked
     assert service.request_cancel(row.operation_id, 1, "r-other") == asked
-    ended = service.finish_stopped(row.operation_id, 1, StopKind.USER, (checkpoint(row, 1),))
+    ended = service.finish_stopped(
+        row.operation_id, 1, StopKind.USER, Adoption((checkpoint(row, 1),))
+    )
     assert ended.status is Status.CANCELLED
     assert service.latest_checkpoint(row.operation_id) is not None
     assert service.request_cancel(row.operation_id, 1, "r-again") == ended

@@ -27,7 +27,7 @@ from store_bench import (
 from ktrdr.errors import KtrdrError
 from ktrdr.operations import lease
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import FailureReason, Operation, Status, StopKind
+from ktrdr.operations.types import FailureReason, Operation, Status, StopKind, TrainingWarning
 from ktrdr.store import open_store
 
 NUM_CLIENTS = 16
@@ -162,7 +162,7 @@ def _make(service: OperationsService, name: str, verb: str, attempt: int, tag: s
         elif verb == "fail":
             row = service.finish_failed(name, attempt, FailureReason.USER_ERROR, tag)
         else:
-            service.warn(name, attempt, tag)
+            service.warn(name, attempt, TrainingWarning("TAG", tag))
     except KtrdrError as error:
         return error.code
     return "done" if row is None else _state_of(row).answer

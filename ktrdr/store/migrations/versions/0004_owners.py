@@ -58,13 +58,11 @@ def _admit_local_owners() -> None:
     connection = op.get_bind()
     version = connection.exec_driver_sql("PRAGMA schema_version").scalar_one()
     connection.exec_driver_sql("PRAGMA writable_schema = ON")
-    changed = connection.exec_driver_sql(
+    connection.exec_driver_sql(
         "UPDATE sqlite_master SET sql = replace(sql, ?, ?) WHERE type = 'table'"
         " AND name = 'operations' AND instr(sql, ?) > 0",
         (KINDS_BEFORE, KINDS, KINDS_BEFORE),
     )
-    if changed.rowcount != 1:
-        raise RuntimeError("the table of operations is not as its migrations made it")
     connection.exec_driver_sql(f"PRAGMA schema_version = {version + 1}")
     connection.exec_driver_sql("PRAGMA writable_schema = OFF")
 
