@@ -89,7 +89,7 @@ def _models(items: Sequence[dict[str, Any]]) -> str:
     ]
     if not rows:
         return "no models; make one with: ktrdr train"
-    return render.table(headers, rows, cut=("PATH",))
+    return render.table(headers, rows, cut=("MODEL",), drop=("PATH", "WEIGHTS"))
 
 
 def _rules(items: Sequence[dict[str, Any]], total: int) -> str:

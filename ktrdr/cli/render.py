@@ -21,6 +21,8 @@ _LONGEST_MESSAGE = 4000
 _LONGEST_WORD = 300
 _GAP = "  "
 
+Columns = dict[str, list[str]]
+
 
 _ours: TextIO | None = None
 """The stdout of this process while nobody else may write to it."""
@@ -129,11 +131,17 @@ def on_terminal() -> bool:
     return stdout is not None and stdout.isatty()
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], cut: Collection[str] = ()) -> str:
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    cut: Collection[str] = (),
+    drop: Sequence[str] = (),
+) -> str:
     """A table as wide as the terminal, or as wide as needed where there is none.
 
-    On a terminal that is too narrow, columns whose header is in `cut` lose what does not fit, so
-    that a row is one line; of a path the end is kept.
+    On a terminal that is too narrow, columns in `drop` are left out, the first one first; then
+    those in `cut` lose what does not fit, so that a row is one line. Of a path or of a model's
+    name and version the end is kept.
     """
     from rich.console import Console
     from rich.table import Table
@@ -142,13 +150,16 @@ def table(headers: Sequence[str], rows: Sequence[Sequence[Any]], cut: Collection
     console = Console(highlight=False, emoji=False, legacy_windows=False, color_system=None)
     console.width = console.width if on_terminal() else 10_000
     console.file = drawing = io.StringIO()  # stdout may be full, which is ours to tell
-    cells = [["" if v is None else one_line(str(v)) for v in row] for row in rows]
-    cells = _fitted(headers, cells, cut, console.width)
+    columns = {
+        header: ["" if row[i] is None else one_line(str(row[i])) for row in rows]
+        for i, header in enumerate(headers)
+    }
+    columns = _fitted(_fewer(columns, drop, console.width), cut, console.width)
     drawn = Table(box=None, pad_edge=False, header_style="")
-    for place, header in enumerate(headers):
+    for place, header in enumerate(columns):
         drawn.add_column(header, no_wrap=place == 0, overflow="fold")
-    for row in cells:
-        drawn.add_row(*(Text(cell) for cell in row))
+    for cells in zip(*columns.values(), strict=True):
+        drawn.add_row(*(Text(cell) for cell in cells))
     console.print(drawn)
     return "\n".join(line.rstrip() for line in drawing.getvalue().splitlines())
 
@@ -182,31 +193,40 @@ def live_line() -> Iterator[Callable[[str], None] | None]:
             live.stop()
 
 
-def _fitted(
-    headers: Sequence[str], cells: list[list[str]], cut: Collection[str], width: int
-) -> list[list[str]]:
-    """The cells with the columns that may be cut as narrow as the width asks for."""
-    widths = [
-        max(len(header), *(len(row[i]) for row in cells), 0) for i, header in enumerate(headers)
-    ]
-    flexible = [i for i, header in enumerate(headers) if header in cut]
-    excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
-    while excess > 0 and flexible:
-        widest = max(flexible, key=lambda i: widths[i])
-        if widths[widest] <= len(headers[widest]):
+def _fewer(columns: Columns, drop: Sequence[str], width: int) -> Columns:
+    """The columns without those that may be left out, as far as the width asks for it."""
+    for header in drop:
+        if _excess(_widths(columns), width) > 0:
+            columns = {name: cells for name, cells in columns.items() if name != header}
+    return columns
+
+
+def _fitted(columns: Columns, cut: Collection[str], width: int) -> Columns:
+    """The columns, those that may be cut as narrow as the width asks for."""
+    widths, flexible = _widths(columns), [header for header in columns if header in cut]
+    while flexible and _excess(widths, width) > 0:
+        widest = max(flexible, key=lambda header: widths[header])
+        if widths[widest] <= len(widest):
             break
         widths[widest] -= 1
-        excess -= 1
-    return [
-        [_cut(cell, widths[i]) if i in flexible else cell for i, cell in enumerate(row)]
-        for row in cells
-    ]
+    return columns | {
+        header: [_cut(cell, widths[header]) for cell in columns[header]] for header in flexible
+    }
+
+
+def _widths(columns: Columns) -> dict[str, int]:
+    return {header: max(map(len, [header, *cells])) for header, cells in columns.items()}
+
+
+def _excess(widths: Mapping[str, int], width: int) -> int:
+    return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - width
 
 
 def _cut(cell: str, width: int) -> str:
     if len(cell) <= width:
         return cell
-    return ".." + cell[len(cell) - width + 2 :] if "/" in cell else cell[: width - 2] + ".."
+    keep_end = "/" in cell or "@v" in cell
+    return ".." + cell[len(cell) - width + 2 :] if keep_end else cell[: width - 2] + ".."
 
 
 def _shortened(match: re.Match[str]) -> str:

@@ -38,8 +38,8 @@ def record(
         "phase": operation.phase.value if operation.phase is not None else None,
         "attempt": operation.attempt,
         "lost": alive is False,
-        "waiting_for": None,
-        "warnings": [],
+        "waiting_for": operation.waiting_for,
+        "warnings": [_plain(asdict(warning)) for warning in operation.warnings],
         "tags": [],
         "note": None,
         "goodput": None,
@@ -60,8 +60,12 @@ def record(
 
 
 def stopped_early(operation: Operation) -> bool:
-    """Say whether early stopping ended the training before its last epoch."""
-    return operation.result is not None and operation.result.epochs < operation.request.epochs
+    """Say whether early stopping ended the training before its last epoch.
+
+    Results stored by earlier versions do not say so: there the number of epochs does.
+    """
+    result = operation.result
+    return result is not None and (result.stopped_early or result.epochs < operation.request.epochs)
 
 
 def checkpoint_record(checkpoint: Checkpoint, storage: str) -> dict[str, Any]:
