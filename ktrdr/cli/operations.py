@@ -40,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
     command(family, "status")(show_status)
     command(family, "cancel")(cancel)
     command(family, "resume")(resume)
+    command(family, "rerun")(rerun)
     command(family, "watch")(watch)
     command(family, "events")(show_events)
     command(family, "history")(show_history)
@@ -66,8 +67,6 @@ def train(
     leaves at once. Exit status: 0 completed, 1 failed, 130 cancelled. A split with folds gives one
     operation per fold and a summary of them; then the status is that of the worst end.
     """
-    from ktrdr.cli.follow import follow, follow_folds
-
     interrupts = _interrupts(call)
     with call.client(interrupts.install) as client:
         interrupts.leave_if_asked()
@@ -82,14 +81,41 @@ def train(
             epochs=epochs,
             seed=seed,
         )
-        for operation in operations:
-            render.say(f"submitted {operation.id}")
-        if len(operations) > 1:
-            leave_or_follow = _leave_folds if detach else follow_folds
-            return leave_or_follow(call, client, operations, interrupts)
+        return _run(call, client, operations, interrupts, detach)
+
+
+def rerun(call: Call, operation_id: OperationId, detach: Detach = False) -> int:
+    """Train an operation again from the beginning, with the same settings, and follow it.
+
+    It is a new operation with the same strategy file, options and fold. Exit status as of `train`.
+    """
+    interrupts = _interrupts(call)
+    with call.client(interrupts.install) as client:
+        interrupts.leave_if_asked()
         if detach:
-            return _leave(call, client, operations[0])
-        return follow(call, client, operations[0], interrupts)
+            _require_cluster(client)
+        again = client.submit_again(client.operation(operation_id))
+        return _run(call, client, (again,), interrupts, detach)
+
+
+def _run(
+    call: Call,
+    client: Client,
+    operations: Sequence[Operation],
+    interrupts: Interrupts,
+    detach: bool,
+) -> int:
+    """Launch what was submitted, and follow it unless it is to run detached."""
+    from ktrdr.cli.follow import follow, follow_folds
+
+    for operation in operations:
+        render.say(f"submitted {operation.id}")
+    if len(operations) > 1:
+        leave_or_follow = _leave_folds if detach else follow_folds
+        return leave_or_follow(call, client, operations, interrupts)
+    if detach:
+        return _leave(call, client, operations[0])
+    return follow(call, client, operations[0], interrupts)
 
 
 def list_operations(

@@ -119,6 +119,16 @@ class Client:
         """
         return self._submit(self._prepared(strategy, **options))
 
+    def submit_again(self, operation: Operation) -> Operation:
+        """Write a pending operation with another one's strategy, options and fold.
+
+        Raises:
+            what `submit_folds` raises, also when the strategy no longer has the fold.
+        """
+        from ktrdr.usecases import rerun
+
+        return self._submit((rerun.prepare(self.service.get(operation.id), self.storage()),))[0]
+
     def _submit(self, prepared: Prepared) -> tuple[Operation, ...]:
         rows = [
             self.service.submit(request, plan, self.place.owner, secrets.token_hex(16))

@@ -107,6 +107,18 @@ class Operation:
         resume.claim(client.service, client.store_id(), client.place.owner, self.id, wish)
         return self.record()
 
+    def rerun(self) -> Operation:
+        """Train it again from the beginning, as a new operation; returns when it is launched.
+
+        Strategy file, options and fold are the same; file and bars are read as they are now.
+
+        Raises:
+            what `Client.submit` raises: nothing has changed.
+        """
+        again = self._client.submit_again(self)
+        self._client.launch(again)
+        return again
+
     def resume_report(self) -> Record:
         """Of the last resume: what was restored, what differs, what was lost and passed over.
 
