@@ -155,13 +155,17 @@ def cancel(
     no_wait: Annotated[
         bool, typer.Option("--no-wait", help="Do not wait until it has stopped.")
     ] = False,
+    kill: Annotated[
+        bool,
+        typer.Option("--kill", help="Kill its process: the latest committed checkpoint stands."),
+    ] = False,
 ) -> int:
     """Cancel an operation and wait until it has stopped with a last checkpoint.
 
     Exit status: 0 cancelled, also when repeated; 4 when it ended otherwise first.
     """
     with call.client() as client:
-        record = client.operation(operation_id).cancel(wait=not no_wait)
+        record = client.operation(operation_id).cancel(wait=not no_wait, kill=kill)
     if record["status"] in ("completed", "failed"):
         raise OperationNotCancellable(
             f"{record['operation_id']} {record['status']} before it could be cancelled:"

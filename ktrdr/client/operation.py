@@ -68,16 +68,18 @@ class Operation:
                 raise TimeoutError(f"{self.id} is still {record['status']} after {timeout} s")
             time.sleep(POLL_S)
 
-    def cancel(self, wait: bool = False, timeout: float | None = None) -> Record:
+    def cancel(
+        self, wait: bool = False, timeout: float | None = None, *, kill: bool = False
+    ) -> Record:
         """Ask for the end; with `wait`, return when it has come.
+
+        With `kill` its driver is killed at once: the latest committed checkpoint stands.
 
         Raises:
             OperationNotCancellable: it completed or failed first.
         """
-        service, request_id = self._client.service, secrets.token_hex(16)
-        row = service.get(self.id)
-        dead = row.owner.id if seen_dead(row.owner) else None
-        service.request_cancel(self.id, row.attempt, request_id, dead)
+        service = self._client.service
+        self._request(service.request_kill if kill else service.request_cancel)
         return self.wait(timeout) if wait else self.record()
 
     def resume(self, *, strategy: str | Path | None = None, allow_changes: bool = False) -> Record:
@@ -132,8 +134,17 @@ class Operation:
         raise Usage(f"{self.id} was never resumed: there is no report of that")
 
     def kill(self) -> None:
-        """End its driver at once: the last committed checkpoint stands."""
-        self._client.place.kill(self.id)
+        """Ask that its driver be killed at once: it ends cancelled, the last commit stands.
+
+        Raises:
+            OperationNotCancellable: it completed or failed first.
+        """
+        self._request(self._client.service.request_kill)
+
+    def _request(self, verb: Callable[[str, int, str, str | None], object]) -> None:
+        row = self._client.service.get(self.id)
+        dead = row.owner.id if seen_dead(row.owner) else None
+        verb(self.id, row.attempt, secrets.token_hex(16), dead)
 
     def history(self) -> list[Record]:
         return [records.history_record(row) for row in self._client.service.history(self.id)]

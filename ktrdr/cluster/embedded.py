@@ -50,11 +50,6 @@ class EmbeddedRay:
         except ClusterUnavailable as error:
             _launch_failed(service, self.owner, operation_id, error.message)
 
-    def kill(self, operation_id: str) -> None:
-        """End an operation's driver at once."""
-        if self._actor is not None:
-            remote.kill_driver(self._actor, operation_id)
-
     def close(self, service: OperationsService) -> bool:
         """Let every driver write a last checkpoint, then end Ray; whether there was one."""
         if self._actor is None:

@@ -75,10 +75,6 @@ class StandingRay:
     def launch(self, service: OperationsService, operation_id: str) -> None:
         """Nothing to start: the cluster's actor sees the row within a fraction of a second."""
 
-    def kill(self, operation_id: str) -> None:
-        remote.join(self.cluster.address)
-        remote.kill_driver(remote.start_actor(self.owner), operation_id)
-
     def close(self, service: OperationsService) -> bool:  # noqa: ARG002
         """Leave it as it is: what runs there goes on."""
         return False

@@ -90,14 +90,6 @@ def start_actor(owner: Owner, resources: dict[str, float] | None = None) -> Any:
     return actor
 
 
-def kill_driver(actor: Any, operation_id: str) -> None:
-    """End an operation's driver at once; an actor that is away has nothing to end."""
-    import ray
-
-    with contextlib.suppress(ray.exceptions.RayError):
-        ray.get(actor.kill.remote(operation_id), timeout=CALL_TIMEOUT_S)
-
-
 @contextlib.contextmanager
 def exported(variables: dict[str, str]) -> Iterator[None]:
     """Ray's processes inherit these; this process keeps its own."""

@@ -69,11 +69,6 @@ class OperationsActor:
         rows = service.checkpoints(operation_id), service.checkpoints(operation_id, doomed=True)
         return service.get(operation_id), rows[0] + rows[1]
 
-    def kill(self, operation_id: str) -> None:
-        """End an operation's driver at once; the last committed checkpoint stands."""
-        if self._caretaker is not None:
-            self._caretaker.kill(operation_id)
-
     def shut_down(self) -> None:
         """Stop every driver with a last checkpoint."""
         if self._caretaker is not None:

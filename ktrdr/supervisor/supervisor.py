@@ -102,7 +102,6 @@ class Caretaker:
         self._watched: dict[AttemptKey, _Watched] = {}
         self._troubled: dict[str, float] = {}
         """Operation id -> not before."""
-        self._to_kill: set[str] = set()
         self._sweeper = Sweeper(service, clock)
         self._renewed_at: float | None = None
         self._shutting_down = False
@@ -129,25 +128,16 @@ class Caretaker:
     def tick(self) -> None:
         """One look at everything; called a few times a second, from one thread."""
         self._renew()
-        to_kill = set(self._to_kill)
         owned = self._owned()
         passed_s = self._pass_time()
         for operation in owned:
             with self._spared(operation.operation_id) as untroubled:
                 if untroubled:
                     self._look_after(operation, passed_s)
-        self._to_kill -= to_kill  # also what had ended already: a resume of it is not meant
         for key in self._watched.keys() - {(op.operation_id, op.attempt) for op in owned}:
             with self._spared(key[0]):
                 self._forget(key)
         self._sweeper.sweep_next()
-
-    def kill(self, operation_id: str) -> None:
-        """End an operation's driver at once: its last durable checkpoint stands.
-
-        From any thread: the next tick does it.
-        """
-        self._to_kill.add(operation_id)
 
     def shut_down(self) -> None:
         """Ask every driver for a last checkpoint, and start no other."""
@@ -195,9 +185,7 @@ class Caretaker:
         """End what is to end before it has a driver; whether that was so."""
         name, attempt = operation.operation_id, operation.attempt
         if operation.cancel_requested_at is not None:
-            self._lose(operation, FailureReason.DRIVER_LOST, "cancelled before it was launched")
-        elif name in self._to_kill:
-            self._lose(operation, FailureReason.DRIVER_LOST, "killed on request")
+            self._service.finish_stopped(name, attempt, StopKind.USER)
         elif not self._shutting_down:
             return False
         elif operation.status is Status.PENDING:
@@ -208,7 +196,7 @@ class Caretaker:
 
     def _judge(self, operation: Operation, watched: _Watched) -> None:
         """Let a living driver go on, or begin to end it."""
-        if operation.operation_id in self._to_kill:
+        if operation.kill_requested_at is not None:
             self._kill(operation, watched, FailureReason.DRIVER_LOST, "killed on request")
         elif operation.cancel_requested_at is not None or self._shutting_down:
             self._stop(operation, watched)

@@ -295,12 +295,11 @@ def test_a_kill_on_request_reaches_only_what_runs_now(bench: Bench) -> None:
     caretaker.tick()
     bench.commit(row, 1)
     bench.service.request_cancel(row.operation_id, 1, "r-cancel")
-    caretaker.kill(row.operation_id)
+    bench.service.request_kill(row.operation_id, 1, "r-kill")
     caretaker.tick()
     ended = bench.service.get(row.operation_id)
     assert (ended.status, fleet.killed) == (Status.CANCELLED, [(row.operation_id, 1)])
-    caretaker.kill(row.operation_id)
-    caretaker.tick()
+    assert bench.service.request_kill(row.operation_id, 1, "r-late") == ended
     bench.resumed(ended)
     for _ in range(3):
         caretaker.tick()

@@ -285,14 +285,14 @@ def test_a_kill_that_takes_no_effect_holds_nothing_up_for_long(world: World) -> 
     key = world.running()
     other = world.running("r2")
     world.drivers.undying = {key}
-    world.caretaker.kill(key[0])
+    world.service.request_kill(key[0], 1, "r-kill")
     world.run(KILL_S - 1)
     assert world.row(key[0]).attempt == 1
     world.cancel(other[0])
     world.run()
     assert world.drivers.stopped == [(other, StopKind.USER)]
     world.run(2)
-    assert world.row(key[0]).attempt == 2
+    assert world.row(key[0]).status is Status.CANCELLED
 
 
 def test_the_trouble_of_one_operation_does_not_reach_the_others(world: World) -> None:
