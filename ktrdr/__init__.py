@@ -11,6 +11,10 @@ __version__ = "0.1.0"
 __all__ = ["Client", "Operation", "__version__", "load_model"]
 
 
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
 def __getattr__(name: str) -> Any:
     """Import the client when it is asked for: the command line starts without it."""
     if name in ("Client", "Operation", "load_model"):

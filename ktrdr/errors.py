@@ -3,7 +3,7 @@
 One class per stable code; the base of each group carries the exit status of the command line.
 
     KtrdrError
-      InvalidInput 2      Usage InvalidId InvalidStrategy InvalidData
+      InvalidInput 2      Usage InvalidId AmbiguousId InvalidStrategy InvalidData
       NotFound 3          OperationNotFound CheckpointNotFound StrategyNotFound DataNotFound
                           ModelNotFound
       Conflict 4          OperationNotResumable OperationNotCancellable OperationRunning
@@ -65,6 +65,10 @@ class Usage(InvalidInput):
 
 class InvalidId(InvalidInput):
     code = "INVALID_ID"
+
+
+class AmbiguousId(InvalidInput):
+    code = "AMBIGUOUS_ID"
 
 
 class InvalidStrategy(InvalidInput):

@@ -8,11 +8,9 @@ from typing import Annotated
 
 import typer
 
-from ktrdr.cli import render, views
-from ktrdr.cli.command import Call, command, group
+from ktrdr.cli import checkpoint_views, render
+from ktrdr.cli.command import Call, OperationId, command, group
 from ktrdr.errors import CheckpointCorrupted, Usage
-
-OperationId = Annotated[str, typer.Argument(metavar="OPERATION", help="An operation's id.")]
 
 _AGE = re.compile(r"([0-9]{1,6})([smhdw])")
 _UNITS = {"s": "seconds", "m": "minutes", "h": "hours", "d": "days", "w": "weeks"}
@@ -36,14 +34,14 @@ def list_latest(call: Call) -> int:
         for r in records
         if r["checkpoint"] is not None
     ]
-    return call.answer_list("checkpoints", latest, lambda: views.checkpoints(latest))
+    return call.answer_list("checkpoints", latest, lambda: checkpoint_views.checkpoints(latest))
 
 
 def show(call: Call, operation_id: OperationId) -> int:
     """Show all checkpoints of an operation, oldest first."""
     with call.client() as client:
         found = client.operation(operation_id).checkpoints()
-    return call.answer_list("checkpoints", found, lambda: views.checkpoints(found))
+    return call.answer_list("checkpoints", found, lambda: checkpoint_views.checkpoints(found))
 
 
 def verify(call: Call, operation_id: OperationId) -> int:
@@ -53,7 +51,7 @@ def verify(call: Call, operation_id: OperationId) -> int:
     """
     with call.client() as client:
         found = client.operation(operation_id).verify_checkpoints()
-    call.answer_list("checkpoints", found, lambda: views.verified(found))
+    call.answer_list("checkpoints", found, lambda: checkpoint_views.verified(found))
     damaged = [c["path"] for c in found if not c["good"]]
     if not damaged:
         return 0
@@ -68,9 +66,10 @@ def verify(call: Call, operation_id: OperationId) -> int:
 def delete(call: Call, operation_id: OperationId) -> int:
     """Delete all checkpoints of an operation that has ended: it cannot be resumed then."""
     with call.client() as client:
-        deleted = client.operation(operation_id).delete_checkpoints()
-    document = {"operation_id": operation_id, "deleted": deleted}
-    return call.answer(document, lambda: f"deleted {deleted} checkpoints of {operation_id}")
+        operation = client.operation(operation_id)
+        deleted = operation.delete_checkpoints()
+    document = {"operation_id": operation.id, "deleted": deleted}
+    return call.answer(document, lambda: f"deleted {deleted} checkpoints of {operation.id}")
 
 
 def clean_up(
@@ -96,7 +95,7 @@ def clean_up(
     age = None if older_than is None else _age(older_than)
     with call.client() as client:
         done = client.clean_up(age, remove_orphans=orphans and yes)
-    call.answer(done, lambda: views.cleanup(done))
+    call.answer(done, lambda: checkpoint_views.cleanup(done))
     for left in done["left"]:
         render.say(f"not cleaned up: {left['operation_id']}: {left['message']}")
     if not all(orphan["removed"] for orphan in done["orphans"]):

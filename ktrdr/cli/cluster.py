@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import typer
 
-from ktrdr.cli import render, views
+from ktrdr.cli import render
 from ktrdr.cli.command import Call, command
 from ktrdr.errors import ClusterRequired
 
@@ -65,4 +68,10 @@ def list_nodes(call: Call) -> int:
     with render.stdout_is_ours():
         remote.join(cluster.cluster.address)
         nodes = local.nodes()
-    return call.answer_list("nodes", nodes, lambda: views.nodes(nodes))
+    return call.answer_list("nodes", nodes, lambda: _nodes(nodes))
+
+
+def _nodes(items: Sequence[dict[str, Any]]) -> str:
+    headers = ("NODE", "ADDRESS", "HOST", "ALIVE", "HEAD", "CPUS", "GPUS")
+    keys = ("node_id", "address", "host", "alive", "head", "cpus", "gpus")
+    return render.table(headers, [[node[key] for key in keys] for node in items])

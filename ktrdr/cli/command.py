@@ -26,6 +26,14 @@ Model = Annotated[
     str, typer.Argument(metavar="NAME[@vN]", help="A strategy's name; its newest version.")
 ]
 
+OperationId = Annotated[
+    str,
+    typer.Argument(
+        metavar="ID",
+        help="An id, 4 or more characters of its beginning or end, @last, or @2 (newest first).",
+    ),
+]
+
 SHARED = {
     "home": (
         "--home",

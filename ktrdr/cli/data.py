@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ktrdr.cli import data_check, render, views
+from ktrdr.cli import data_check, render
 from ktrdr.cli.command import Call, command, group
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def list_bars(call: Call) -> int:
     """List the stored bars."""
     with call.client() as client:
         found = [_summary(s) for s in client.bars.summaries()]
-    return call.answer_list("bars", found, lambda: views.bars(found))
+    return call.answer_list("bars", found, lambda: _bars(found))
 
 
 def show(
@@ -168,3 +169,20 @@ def _rows(bars: Bars) -> list[dict[str, Any]]:
 def _row_table(head: list[dict[str, Any]], tail: list[dict[str, Any]]) -> str:
     rows = [list(row.values()) for row in (*head, *tail)]
     return render.table([name.upper() for name in head[0]], rows)
+
+
+def _bars(items: Sequence[dict[str, Any]]) -> str:
+    headers = ("SYMBOL", "TIMEFRAME", "ROWS", "FIRST", "LAST", "SOURCE", "REMARK")
+    rows = [
+        (
+            b["symbol"],
+            b["timeframe"],
+            f"{b['rows']:,}",
+            b["first"],
+            b["last"],
+            b["source"],
+            b["problem"] or b["imported_from"],
+        )
+        for b in items
+    ]
+    return render.table(headers, rows) if rows else "no bars; import some with: ktrdr data import"

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from ktrdr.cli import render, views
+from ktrdr.cli import operation_views, render
 from ktrdr.cli.interrupts import EXIT_STATUS, Interrupts
 from ktrdr.errors import Conflict, OperationRunning
 from ktrdr.operations.fold_summary import summarise
@@ -35,7 +35,7 @@ def follow_folds(
     records = _follow(client, operations, interrupts)
     summary = summarise(records)
     found = {"operations": records, "total": len(records), "summary": summary}
-    call.answer(found, lambda: views.folds(records, summary))
+    call.answer(found, lambda: operation_views.folds(records, summary))
     for record in records:
         _advise(record)
     statuses = {_EXIT_STATUS[record["status"]] for record in records}
@@ -74,7 +74,7 @@ def _follow_one(
     look_round: Callable[[], None],
     show: Callable[[str], None] | None,
 ) -> Record:
-    progress = Progress(operation.history, show)
+    progress = Progress(show)
     progress.show(claimed)
 
     def look(current: Record) -> None:
@@ -91,26 +91,21 @@ class Progress:
 
     def __init__(
         self,
-        history: Callable[[], list[Record]],
         show: Callable[[str], None] | None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        """`history` reads the finished epochs; `show` replaces the live line."""
-        self._history = history
+        """`show` replaces the live line; None where there is no terminal."""
         self._show = show
         self._clock = clock
         self._stage: tuple[Any, ...] = ()
         self._said_at: float | None = None
-        self._best: Record | None = None
 
     def show(self, record: Record) -> None:
         stage = _stage(record)
         if self._show is None and (stage == self._stage or not self._due(stage)):
             return
-        if stage != self._stage:
-            self._best = best_epoch(self._history())
         self._stage = stage
-        line = views.progress_line(record, self._best)
+        line = operation_views.progress_line(record)
         if self._show is not None:
             self._show(line)
         else:
@@ -122,12 +117,6 @@ class Progress:
         if self._said_at is None or stage[:2] != self._stage[:2]:
             return True
         return self._clock() - self._said_at >= _PLAIN_LINE_EVERY_S
-
-
-def best_epoch(rows: list[Record]) -> Record | None:
-    """The row with the least validation loss, the earliest of equals."""
-    scored = [row for row in rows if row.get("val_loss") is not None]
-    return min(scored, key=lambda row: (row["val_loss"], row["epoch"]), default=None)
 
 
 class _Warnings:
@@ -192,13 +181,16 @@ def _check_owner(claimed: Record, current: Record) -> None:
 
 
 def _report(call: Call, record: Record) -> int:
-    call.answer(record, lambda: views.operation(record))
+    call.answer(record, lambda: operation_views.operation(record))
     _advise(record)
     return _EXIT_STATUS[record["status"]]
 
 
 def _advise(record: Record) -> None:
     name, status = record["operation_id"], record["status"]
+    early = operation_views.stopped_early(record)
+    if early is not None:
+        render.say(early)
     if status == "failed":
         render.say(f"failed: {record['error']['message']}")
     if status in ("failed", "cancelled") and record["checkpoint"] is not None:

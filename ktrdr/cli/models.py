@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Sequence
+from typing import Annotated, Any
 
 import typer
 
-from ktrdr.cli import model_evaluate, model_predict, render, views
+from ktrdr.cli import model_evaluate, model_predict, render
 from ktrdr.cli.command import Call, Model, command, group
+from ktrdr.operations.ids import short_id
 from ktrdr.operations.validation import parse_model_name
 
 
@@ -24,7 +26,7 @@ def list_models(call: Call) -> int:
     """List the models of completed trainings."""
     with call.client() as client:
         found = client.models()
-    return call.answer_list("models", found, lambda: views.models(found))
+    return call.answer_list("models", found, lambda: _models(found))
 
 
 def show(call: Call, model: Model) -> int:
@@ -32,7 +34,7 @@ def show(call: Call, model: Model) -> int:
     name, version = parse_model_name(model)
     with call.client() as client:
         info = client.model_info(name, version)
-    return call.answer(info, lambda: render.fields(views.nested(info)))
+    return call.answer(info, lambda: render.fields(render.nested(info)))
 
 
 def rules(
@@ -70,4 +72,36 @@ def rules(
             render.say(f"memberships drawn to {path}")
     shown = [rule.as_json() for rule in found[:top]]
     answer = {"rules": shown, "total": len(found)}
-    return call.answer(answer, lambda: views.rules(shown, len(found)))
+    return call.answer(answer, lambda: _rules(shown, len(found)))
+
+
+def _models(items: Sequence[dict[str, Any]]) -> str:
+    headers = ("MODEL", "OPERATION", "COMPLETED", "WEIGHTS", "PATH")
+    rows = [
+        (
+            f"{m['name']}@v{m['version']}",
+            short_id(m["operation_id"]),
+            render.day_and_time(m["completed_at"]),
+            str(m["weights_digest"])[:12],
+            m["path"],
+        )
+        for m in items
+    ]
+    if not rows:
+        return "no models; make one with: ktrdr train"
+    return render.table(headers, rows, cut=("MODEL",), drop=("PATH", "WEIGHTS"))
+
+
+def _rules(items: Sequence[dict[str, Any]], total: int) -> str:
+    headers = ("WEIGHT", "SUPPORT", "RULE", "STRONGEST INPUTS")
+    rows = [
+        (
+            f"{r['weight']:.3f}",
+            f"{r['support']:.1%}",
+            r["text"],
+            ", ".join(f"{name} {change:+.3g}" for name, change in r["strongest"].items()),
+        )
+        for r in items
+    ]
+    table = render.table(headers, rows)
+    return table if len(rows) == total else f"{table}\n{len(rows)} of {total} rules"

@@ -8,14 +8,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from ktrdr.cli import render, views
+from ktrdr.cli import operation_views, render, resume_view
 from ktrdr.cli.bar_options import EndDate, StartDate, Symbols, Timeframes
-from ktrdr.cli.command import Call, command, group, names
+from ktrdr.cli.command import Call, OperationId, command, group, names
 from ktrdr.cli.interrupts import Interrupts
 from ktrdr.cli.watch import watch
 from ktrdr.errors import ClusterRequired, OperationNotCancellable
 
-OperationId = Annotated[str, typer.Argument(metavar="ID", help="An operation's id.")]
 if TYPE_CHECKING:
     from ktrdr.client import Client, Operation
 
@@ -41,6 +40,7 @@ def add_to(app: typer.Typer) -> None:
     command(family, "status")(show_status)
     command(family, "cancel")(cancel)
     command(family, "resume")(resume)
+    command(family, "rerun")(rerun)
     command(family, "watch")(watch)
     command(family, "events")(show_events)
     command(family, "history")(show_history)
@@ -67,8 +67,6 @@ def train(
     leaves at once. Exit status: 0 completed, 1 failed, 130 cancelled. A split with folds gives one
     operation per fold and a summary of them; then the status is that of the worst end.
     """
-    from ktrdr.cli.follow import follow, follow_folds
-
     interrupts = _interrupts(call)
     with call.client(interrupts.install) as client:
         interrupts.leave_if_asked()
@@ -83,14 +81,41 @@ def train(
             epochs=epochs,
             seed=seed,
         )
-        for operation in operations:
-            render.say(f"submitted {operation.id}")
-        if len(operations) > 1:
-            leave_or_follow = _leave_folds if detach else follow_folds
-            return leave_or_follow(call, client, operations, interrupts)
+        return _run(call, client, operations, interrupts, detach)
+
+
+def rerun(call: Call, operation_id: OperationId, detach: Detach = False) -> int:
+    """Train an operation again from the beginning, with the same settings, and follow it.
+
+    It is a new operation with the same strategy file, options and fold. Exit status as of `train`.
+    """
+    interrupts = _interrupts(call)
+    with call.client(interrupts.install) as client:
+        interrupts.leave_if_asked()
         if detach:
-            return _leave(call, client, operations[0])
-        return follow(call, client, operations[0], interrupts)
+            _require_cluster(client)
+        again = client.submit_again(client.operation(operation_id))
+        return _run(call, client, (again,), interrupts, detach)
+
+
+def _run(
+    call: Call,
+    client: Client,
+    operations: Sequence[Operation],
+    interrupts: Interrupts,
+    detach: bool,
+) -> int:
+    """Launch what was submitted, and follow it unless it is to run detached."""
+    from ktrdr.cli.follow import follow, follow_folds
+
+    for operation in operations:
+        render.say(f"submitted {operation.id}")
+    if len(operations) > 1:
+        leave_or_follow = _leave_folds if detach else follow_folds
+        return leave_or_follow(call, client, operations, interrupts)
+    if detach:
+        return _leave(call, client, operations[0])
+    return follow(call, client, operations[0], interrupts)
 
 
 def list_operations(
@@ -109,7 +134,9 @@ def list_operations(
     """List operations, newest first, one page of them; `total` counts all that match."""
     with call.client() as client:
         records, total = client.operations(status and status.value, limit, offset, strategy)
-    call.answer({"operations": records, "total": total}, lambda: views.operations(records))
+    call.answer(
+        {"operations": records, "total": total}, lambda: operation_views.operations(records)
+    )
     if 0 < len(records) < total:
         render.say(f"{offset + 1} to {offset + len(records)} of {total}: see --limit and --offset")
     return 0
@@ -119,7 +146,7 @@ def show_status(call: Call, operation_id: OperationId) -> int:
     """Show one operation."""
     with call.client() as client:
         record = client.operation(operation_id).record()
-    return call.answer(record, lambda: views.operation(record))
+    return call.answer(record, lambda: operation_views.operation(record))
 
 
 def cancel(
@@ -141,12 +168,12 @@ def cancel(
         record = client.operation(operation_id).cancel(wait=not no_wait, kill=kill)
     if record["status"] in ("completed", "failed"):
         raise OperationNotCancellable(
-            f"{operation_id} {record['status']} before it could be cancelled:"
-            f" see `ktrdr operations status {operation_id}`",
-            operation_id=operation_id,
+            f"{record['operation_id']} {record['status']} before it could be cancelled:"
+            f" see `ktrdr operations status {record['operation_id']}`",
+            operation_id=record["operation_id"],
             status=record["status"],
         )
-    return call.answer(record, lambda: views.operation(record))
+    return call.answer(record, lambda: operation_views.operation(record))
 
 
 def resume(
@@ -181,7 +208,7 @@ def resume(
         if detach:
             _require_cluster(client)
         record = operation.claim_resume(strategy=strategy, allow_changes=allow_changes)
-        _announce(call, views.resumed(record, operation.resume_report(), verbose))
+        _announce(call, resume_view.resumed(record, operation.resume_report(), verbose))
         if detach:
             return _leave(call, client, operation)
         return follow(call, client, operation, interrupts)
@@ -191,14 +218,14 @@ def show_events(call: Call, operation_id: OperationId) -> int:
     """Show what happened to an operation, oldest first."""
     with call.client() as client:
         events = client.operation(operation_id).events()
-    return call.answer_list("events", events, lambda: views.events(events))
+    return call.answer_list("events", events, lambda: operation_views.events(events))
 
 
 def show_history(call: Call, operation_id: OperationId) -> int:
     """Show the metrics of every finished epoch."""
     with call.client() as client:
         history = client.operation(operation_id).history()
-    return call.answer_list("history", history, lambda: views.history(history))
+    return call.answer_list("history", history, lambda: operation_views.history(history))
 
 
 def _require_cluster(client: Client) -> None:
@@ -213,28 +240,29 @@ def _leave_folds(call: Call, client: Client, operations: Sequence[Operation], _:
         client.launch(operation)
     records = [operation.record() for operation in operations]
     found = {"operations": records, "total": len(records), "summary": None}
-    return call.answer(found, lambda: views.operations(records))
+    return call.answer(found, lambda: operation_views.operations(records))
 
 
 def _leave(call: Call, client: Client, operation: Operation) -> int:
     client.launch(operation)
     record = operation.record()
-    return call.answer(record, lambda: views.operation(record))
+    return call.answer(record, lambda: operation_views.operation(record))
 
 
 def explain(call: Call, operation_id: OperationId) -> int:
     """Say in plain words what led to an operation's present state, and what to do next."""
     with call.client() as client:
         why = client.operation(operation_id).why()
-    return call.answer(why, lambda: views.explanation(why))
+    return call.answer(why, lambda: operation_views.explanation(why))
 
 
 def delete(call: Call, operation_id: OperationId) -> int:
     """Delete an operation that has ended, with its history and checkpoints; its model stays."""
     with call.client() as client:
-        client.operation(operation_id).delete()
-    document = {"operation_id": operation_id, "deleted": True}
-    return call.answer(document, lambda: f"deleted {operation_id}")
+        operation = client.operation(operation_id)
+        operation.delete()
+    document = {"operation_id": operation.id, "deleted": True}
+    return call.answer(document, lambda: f"deleted {operation.id}")
 
 
 def _interrupts(call: Call) -> Interrupts:

@@ -12,13 +12,16 @@ import json
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import Any, TextIO
 
 from ktrdr.errors import KtrdrError, OutputLost
 
 _LONGEST_MESSAGE = 4000
 _LONGEST_WORD = 300
+_GAP = "  "
+
+Columns = dict[str, list[str]]
 
 
 _ours: TextIO | None = None
@@ -102,20 +105,61 @@ def fields(pairs: Sequence[tuple[str, Any]]) -> str:
     return "\n".join(f"{name:<{width}}  {one_line(str(value))}" for name, value in known)
 
 
-def table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table as wide as the terminal, or as wide as needed where there is none."""
+def nested(value: Any, name: str = "") -> list[tuple[str, Any]]:
+    """A document as dotted names and values."""
+    if isinstance(value, Mapping):
+        inner = [nested(v, f"{name}.{k}" if name else str(k)) for k, v in value.items()]
+        return [pair for pairs in inner for pair in pairs]
+    return [(name, number(value))]
+
+
+def day_and_time(timestamp: str | None) -> str | None:
+    """A record's time for a list: to the minute on a terminal, elsewhere whole."""
+    if timestamp is None or not on_terminal():
+        return timestamp
+    return timestamp[:16].replace("T", " ")
+
+
+def number(value: Any) -> Any:
+    """A float with the six digits that people read; anything else as it is."""
+    return f"{value:.6g}" if isinstance(value, float) else value
+
+
+def on_terminal() -> bool:
+    """Whether answers go to a terminal, whose width a table keeps to."""
+    stdout = _stdout()
+    return stdout is not None and stdout.isatty()
+
+
+def table(
+    headers: Sequence[str],
+    rows: Sequence[Sequence[Any]],
+    cut: Collection[str] = (),
+    drop: Sequence[str] = (),
+) -> str:
+    """A table as wide as the terminal, or as wide as needed where there is none.
+
+    On a terminal that is too narrow, columns in `drop` are left out, the first one first; then
+    those in `cut` lose what does not fit, so that a row is one line. Of a path or of a model's
+    name and version the end is kept.
+    """
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     console = Console(highlight=False, emoji=False, legacy_windows=False, color_system=None)
-    console.width = console.width if console.is_terminal else 10_000
+    console.width = console.width if on_terminal() else 10_000
     console.file = drawing = io.StringIO()  # stdout may be full, which is ours to tell
+    columns = {
+        header: ["" if row[i] is None else one_line(str(row[i])) for row in rows]
+        for i, header in enumerate(headers)
+    }
+    columns = _fitted(_fewer(columns, drop, console.width), cut, console.width)
     drawn = Table(box=None, pad_edge=False, header_style="")
-    for place, header in enumerate(headers):
+    for place, header in enumerate(columns):
         drawn.add_column(header, no_wrap=place == 0, overflow="fold")
-    for row in rows:
-        drawn.add_row(*(Text("" if v is None else one_line(str(v))) for v in row))
+    for cells in zip(*columns.values(), strict=True):
+        drawn.add_row(*(Text(cell) for cell in cells))
     console.print(drawn)
     return "\n".join(line.rstrip() for line in drawing.getvalue().splitlines())
 
@@ -147,6 +191,42 @@ def live_line() -> Iterator[Callable[[str], None] | None]:
     finally:
         with contextlib.suppress(OSError):
             live.stop()
+
+
+def _fewer(columns: Columns, drop: Sequence[str], width: int) -> Columns:
+    """The columns without those that may be left out, as far as the width asks for it."""
+    for header in drop:
+        if _excess(_widths(columns), width) > 0:
+            columns = {name: cells for name, cells in columns.items() if name != header}
+    return columns
+
+
+def _fitted(columns: Columns, cut: Collection[str], width: int) -> Columns:
+    """The columns, those that may be cut as narrow as the width asks for."""
+    widths, flexible = _widths(columns), [header for header in columns if header in cut]
+    while flexible and _excess(widths, width) > 0:
+        widest = max(flexible, key=lambda header: widths[header])
+        if widths[widest] <= len(widest):
+            break
+        widths[widest] -= 1
+    return columns | {
+        header: [_cut(cell, widths[header]) for cell in columns[header]] for header in flexible
+    }
+
+
+def _widths(columns: Columns) -> dict[str, int]:
+    return {header: max(map(len, [header, *cells])) for header, cells in columns.items()}
+
+
+def _excess(widths: Mapping[str, int], width: int) -> int:
+    return sum(widths.values()) + len(_GAP) * (len(widths) - 1) - width
+
+
+def _cut(cell: str, width: int) -> str:
+    if len(cell) <= width:
+        return cell
+    keep_end = "/" in cell or "@v" in cell
+    return ".." + cell[len(cell) - width + 2 :] if keep_end else cell[: width - 2] + ".."
 
 
 def _shortened(match: re.Match[str]) -> str:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ktrdr.cli import render, strategy_check, views
+from ktrdr.cli import render, strategy_check
 from ktrdr.cli.command import Call, command, group
 from ktrdr.errors import KtrdrError
 
@@ -31,7 +32,7 @@ def list_strategies(call: Call) -> int:
     """List the files strategies/*.yaml below this folder."""
     paths = sorted([*FOLDER.glob("*.yaml"), *FOLDER.glob("*.yml")])
     found = [_summary(path) for path in paths]
-    return call.answer_list("strategies", found, lambda: views.strategies(found))
+    return call.answer_list("strategies", found, lambda: _strategies(found))
 
 
 def validate(call: Call, file: StrategyFile) -> int:
@@ -120,3 +121,10 @@ def _yaml(file: str, effective: dict[str, Any]) -> str:
     import yaml
 
     return f"# {render.one_line(file)}\n" + yaml.safe_dump(effective, sort_keys=False).rstrip()
+
+
+def _strategies(items: Sequence[dict[str, Any]]) -> str:
+    rows = [(s["path"], s["name"], s["error"] or s["description"]) for s in items]
+    if not rows:
+        return "no strategies/*.yaml below this folder"
+    return render.table(("FILE", "NAME", "REMARK"), rows)

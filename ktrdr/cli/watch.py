@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from ktrdr.cli import render, views
+from ktrdr.cli import operation_views, render
 from ktrdr.cli.command import Call
 from ktrdr.cli.interrupts import EXIT_STATUS, Interrupts
 from ktrdr.errors import ClusterUnavailable, StoreUnavailable
@@ -26,7 +26,7 @@ def watch(
     call: Call,
     operation_ids: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[ID]...", help="Operations; none: all that run."),
+        typer.Argument(metavar="[ID]...", help="Ids, as elsewhere (@last); none: all that run."),
     ] = None,
 ) -> int:
     """Follow operations until they end, wherever they run; Ctrl-C leaves and changes nothing.
@@ -45,7 +45,7 @@ def watch(
             records = _look_again(handles)
         _say_changes(records, said)
     answer = {"operations": records, "total": len(records)}
-    call.answer(answer, lambda: views.operations(records))
+    call.answer(answer, lambda: operation_views.operations(records))
     left = any(record["status"] not in _STATUS_OF for record in records)
     ends = {_STATUS_OF[r["status"]] for r in records if r["status"] in _STATUS_OF}
     return 0 if left else next((status for status in (1, EXIT_STATUS) if status in ends), 0)
@@ -53,14 +53,15 @@ def watch(
 
 def _handles(client: Client, operation_ids: list[str] | None) -> list[Operation]:
     ids = operation_ids or [r["operation_id"] for r in client.operations("running")[0]]
-    return [client.operation(operation_id) for operation_id in dict.fromkeys(ids)]
+    handles = [client.operation(operation_id) for operation_id in ids]
+    return list({handle.id: handle for handle in handles}.values())
 
 
 def _look_again(handles: list[Operation]) -> list[Record]:
     """A store that is away for a while is waited for.
 
     Raises:
-        StoreUnavailable, ClusterUnavailable: it stayed away, or nobody looks after one of them.
+        StoreUnavailable, ClusterUnavailable: it stayed away, or one of them is lost.
     """
     since = time.monotonic()
     while True:
@@ -73,10 +74,10 @@ def _look_again(handles: list[Operation]) -> list[Record]:
             render.say(f"the store is away, trying again: {error.message}")
             time.sleep(2.0)
     for record in records:
-        if record["status"] not in _STATUS_OF and not record["owner"]["alive"]:
+        if record["lost"]:
             raise ClusterUnavailable(
-                f"nobody looks after {record['operation_id']} any more:"
-                f" take it over with `ktrdr operations resume {record['operation_id']}`"
+                f"{record['operation_id']} is lost, no live process: take it over with"
+                f" `ktrdr operations resume {record['operation_id']}`"
             )
     return records
 
@@ -85,8 +86,13 @@ def _say_changes(records: list[Record], said: dict[str, str]) -> None:
     """A line when an operation's status, phase or epoch has changed."""
     for record in records:
         ended = record["status"] in _STATUS_OF
-        line = record["status"] if ended else views.progress_line(record, None)
+        line = _end(record) if ended else operation_views.progress_line(record)
         stage = f"{record['status']} {record['phase']} {(record['progress'] or {}).get('epoch')}"
         if said[record["operation_id"]] != stage:
             said[record["operation_id"]] = stage
             render.say(f"{record['operation_id']}: {line}")
+
+
+def _end(record: Record) -> str:
+    early = operation_views.stopped_early(record)
+    return f"{record['status']}, {early}" if early else str(record["status"])

@@ -18,8 +18,9 @@ from ktrdr.cluster.local import StandingRay
 from ktrdr.errors import KtrdrError, Usage
 from ktrdr.operations import records
 from ktrdr.operations import types as values
+from ktrdr.operations.ids import resolve
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Status, check_operation_id
+from ktrdr.operations.types import Status
 from ktrdr.operations.validation import check_strategy_name, parse_model_name
 from ktrdr.settings import Settings, read_settings
 from ktrdr.storage.root import Storage
@@ -118,6 +119,16 @@ class Client:
         """
         return self._submit(self._prepared(strategy, **options))
 
+    def submit_again(self, operation: Operation) -> Operation:
+        """Write a pending operation with another one's strategy, options and fold.
+
+        Raises:
+            what `submit_folds` raises, also when the strategy no longer has the fold.
+        """
+        from ktrdr.usecases import rerun
+
+        return self._submit((rerun.prepare(self.service.get(operation.id), self.storage()),))[0]
+
     def _submit(self, prepared: Prepared) -> tuple[Operation, ...]:
         rows = [
             self.service.submit(request, plan, self.place.owner, secrets.token_hex(16))
@@ -180,11 +191,13 @@ class Client:
     def operation(self, operation_id: str) -> Operation:
         """A handle on an operation.
 
+        `operation_id` is an id, a unique prefix or ending of one (4 characters or more), `@last`,
+        or `@2` for the second newest.
+
         Raises:
-            InvalidId, OperationNotFound.
+            InvalidId, AmbiguousId, OperationNotFound.
         """
-        self.service.get(check_operation_id(operation_id))
-        return Operation(self, operation_id)
+        return Operation(self, resolve(self.service, operation_id))
 
     def operations(
         self,

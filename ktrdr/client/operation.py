@@ -48,7 +48,7 @@ class Operation:
 
         Raises:
             TimeoutError: it has not ended yet.
-            ClusterUnavailable: nobody looks after it any more: `resume` takes it over.
+            ClusterUnavailable: it is lost, no live process: `resume` takes it over.
         """
         started, ownerless_since = time.monotonic(), None
         while True:
@@ -58,10 +58,10 @@ class Operation:
             if Status(record["status"]).terminal:
                 return record
             now = time.monotonic()
-            ownerless_since = None if record["owner"]["alive"] else ownerless_since or now
+            ownerless_since = ownerless_since or now if record["lost"] else None
             if ownerless_since and now - ownerless_since > OWNERLESS_AFTER_S:
                 raise ClusterUnavailable(
-                    f"{self.id} is {record['status']} but nobody looks after it:"
+                    f"{self.id} is lost, no live process:"
                     f" take it over with `ktrdr operations resume {self.id}`"
                 )
             if timeout is not None and now - started >= timeout:
@@ -108,6 +108,18 @@ class Operation:
         wish = resume.ResumeOptions(path, allow_changes)
         resume.claim(client.service, client.store_id(), client.place.owner, self.id, wish)
         return self.record()
+
+    def rerun(self) -> Operation:
+        """Train it again from the beginning, as a new operation; returns when it is launched.
+
+        Strategy file, options and fold are the same; file and bars are read as they are now.
+
+        Raises:
+            what `Client.submit` raises: nothing has changed.
+        """
+        again = self._client.submit_again(self)
+        self._client.launch(again)
+        return again
 
     def resume_report(self) -> Record:
         """Of the last resume: what was restored, what differs, what was lost and passed over.

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import shlex
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from ktrdr.operations.records import stopped_early
 from ktrdr.operations.types import (
     Checkpoint,
     Event,
@@ -18,7 +18,7 @@ from ktrdr.operations.types import (
 
 _REASONS = {
     FailureReason.WORKER_LOST: "a worker was lost",
-    FailureReason.DRIVER_LOST: "the process that trained was lost",
+    FailureReason.DRIVER_LOST: "the training process was lost",
     FailureReason.HUNG: "it stopped making progress",
     FailureReason.NODE_PREEMPTED: "its node was taken away",
     FailureReason.OUT_OF_MEMORY: "it ran out of memory",
@@ -27,14 +27,13 @@ _REASONS = {
     FailureReason.DATA_ERROR: "its data could not be used",
     FailureReason.CHECKPOINT_UNUSABLE: "no checkpoint could be used",
     FailureReason.LAUNCH_FAILED: "it could not be launched",
-    FailureReason.OWNER_LOST: "nobody looked after it any more",
+    FailureReason.OWNER_LOST: "it was lost: no live process",
 }
 _STOPS = {
     StopKind.USER: "because it was asked to",
-    StopKind.SHUTDOWN: "because the process or machine that ran it was shut down",
-    StopKind.DRAIN: "because its node was being emptied",
+    StopKind.SHUTDOWN: "because its process or machine was shut down",
+    StopKind.DRAIN: "because its node was drained",
 }
-_OPTIONS = ("symbols", "timeframes", "start_date", "end_date", "epochs", "seed")
 
 
 def explanation(
@@ -44,16 +43,17 @@ def explanation(
 
     `latest` is its latest good checkpoint; `alive` says whether its owner is.
     """
-    links = chain(events)
+    links, early = chain(events), _early(operation)
     return {
         "operation_id": operation.operation_id,
         "status": operation.status.value,
+        "lost": not (operation.status.terminal or alive),
         "chain": [
             {
                 "at": timestamp(link.at),
                 "attempt": link.attempt,
                 "event": link.event,
-                "text": text_of(link),
+                "text": text_of(link) + (early if link.event == "completed" else ""),
             }
             for link in links
         ],
@@ -95,9 +95,16 @@ def next_command(operation: Operation, latest: Checkpoint | None, alive: bool) -
     if reason is FailureReason.CHECKPOINT_UNUSABLE:
         return f"ktrdr checkpoints verify {name}"
     if latest is None:
-        return _train_again(operation)
+        return f"ktrdr operations rerun {name}"
     changed = " --allow-changes" if reason is FailureReason.NON_FINITE_LOSS else ""
     return f"ktrdr operations resume {name}{changed}"
+
+
+def _early(operation: Operation) -> str:
+    result = operation.result
+    if result is None or not stopped_early(operation):
+        return ""
+    return f"; it stopped early after {result.epochs} of {operation.request.epochs} epochs"
 
 
 def _of_the_living(name: str, latest: Checkpoint | None, alive: bool) -> str:
@@ -110,17 +117,6 @@ def _model_name(operation: Operation) -> str:
     path = operation.result.model_path if operation.result is not None else ""
     version = path.rstrip("/").rpartition("/")[2]
     return f"{operation.request.strategy_name}@{version}"
-
-
-def _train_again(operation: Operation) -> str:
-    given = operation.plan.overrides
-    words = ["ktrdr", "train", operation.request.strategy_path]
-    for name in _OPTIONS:
-        if name in given:
-            value = given[name]
-            said = ",".join(value) if isinstance(value, list) else str(value)
-            words += [f"--{name.replace('_', '-')}", said]
-    return shlex.join(words)
 
 
 def _started(event: Event) -> str:
@@ -174,12 +170,14 @@ def _owner_lost(event: Event) -> str:
     ending = "failed"
     if event.status is Status.CANCELLED:
         ending = "is cancelled, as had been requested"
-    return f"the process that looked after it was gone, which a user found; the operation {ending}"
+    return f"it was found lost, with no live process; the operation {ending}"
 
 
 def _resumed(event: Event) -> str:
     before = event.details["before"]["status"]
-    return f"a user resumed it, which was {before}: attempt {event.attempt} {_from(event.details)}"
+    return (
+        f"a user resumed it after it was {before}: attempt {event.attempt} {_from(event.details)}"
+    )
 
 
 def _checkpoints_deleted(event: Event) -> str:
@@ -194,9 +192,7 @@ TEXTS: dict[str, Callable[[Event], str]] = {
     "started": _started,
     "launched": lambda event: f"attempt {event.attempt} was given a process",
     "reported": _reported,
-    "warned": lambda event: (
-        f"the training went on in spite of a trouble: {event.details['message']}"
-    ),
+    "warned": lambda event: f"warning: {event.details['message']}",
     "checkpoint_committed": _committed,
     "cancel_requested": _cancel_requested,
     "kill_requested": _kill_requested,

@@ -43,6 +43,9 @@ class Reader(Protocol):
     ) -> tuple[Operation, ...]:
         """Return operations, newest first."""
 
+    def ids_with(self, part: str, limit: int) -> tuple[str, ...]:
+        """Return the ids that begin or end with `part`, newest first."""
+
     def num_operations(self, selection: Selection) -> int: ...
 
     def owner(self, owner_id: str) -> OwnerRow | None: ...

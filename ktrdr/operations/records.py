@@ -29,6 +29,7 @@ def record(
     `checkpoint` is the latest good one; `alive` says whether the owner is, None when unknown.
     """
     terminal, root = operation.status.terminal, operation.plan.storage
+    alive = None if terminal else alive
     completed = operation.status is Status.COMPLETED
     return {
         "operation_id": operation.operation_id,
@@ -36,9 +37,15 @@ def record(
         "status": operation.status.value,
         "phase": operation.phase.value if operation.phase is not None else None,
         "attempt": operation.attempt,
-        "owner": _owner(operation.owner, None if terminal else alive),
-        "request": _plain(asdict(operation.request)),
-        "progress": _document(operation.progress),
+        "lost": alive is False,
+        "waiting_for": operation.waiting_for,
+        "warnings": [_plain(asdict(warning)) for warning in operation.warnings],
+        "tags": [],
+        "note": None,
+        "goodput": None,
+        "owner": _owner(operation.owner, alive),
+        "request": _request(operation),
+        "progress": _progress(operation),
         "created_at": timestamp(operation.created_at),
         "started_at": _time(operation.started_at),
         "completed_at": _time(operation.completed_at),
@@ -48,8 +55,17 @@ def record(
         if completed or checkpoint is None
         else _latest_checkpoint(checkpoint, root),
         "resumed_from": _resumed_from(operation.resumed_from),
-        "result": _document(operation.result),
+        "result": _result(operation),
     }
+
+
+def stopped_early(operation: Operation) -> bool:
+    """Say whether early stopping ended the training before its last epoch.
+
+    Results stored by earlier versions do not say so: there the number of epochs does.
+    """
+    result = operation.result
+    return result is not None and (result.stopped_early or result.epochs < operation.request.epochs)
 
 
 def checkpoint_record(checkpoint: Checkpoint, storage: str) -> dict[str, Any]:
@@ -104,6 +120,32 @@ def model_record(row: ModelRow) -> dict[str, Any]:
         "created_at": timestamp(row.created_at),
         "completed_at": _time(row.completed_at),
     }
+
+
+def _request(operation: Operation) -> dict[str, Any]:
+    resources: dict[str, Any] = {"cpus_per_worker": 1, "gpus": 0, "memory": None, "custom": {}}
+    return {
+        **_plain(asdict(operation.request)),
+        "shards": 1,
+        "overrides": _plain(operation.plan.overrides),
+        "priority": 0,
+        "resources": resources,
+    }
+
+
+def _progress(operation: Operation) -> dict[str, Any] | None:
+    """Return the progress; what has completed is done, also where early stopping ended it."""
+    progress = _document(operation.progress)
+    if progress is not None and operation.status is Status.COMPLETED:
+        progress["percent"] = 100.0
+    return progress
+
+
+def _result(operation: Operation) -> dict[str, Any] | None:
+    result = _document(operation.result)
+    if result is not None:
+        result["stopped_early"] = stopped_early(operation)
+    return result
 
 
 def _latest_checkpoint(checkpoint: Checkpoint, storage: str) -> dict[str, Any]:

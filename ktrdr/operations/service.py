@@ -389,6 +389,11 @@ class OperationsService:
         with self._store.read() as view:
             return _found(view, operation_id)
 
+    def ids_with(self, part: str, limit: int) -> tuple[str, ...]:
+        """Return the ids that begin or end with `part`, newest first."""
+        with self._store.read() as view:
+            return view.ids_with(part, limit)
+
     def list(
         self,
         status: Status | None = None,

@@ -68,6 +68,14 @@ class SqlReader:
         query = query.order_by(table.c.created_at.desc(), table.c.operation_id.desc())
         return self._all(query.limit(limit).offset(offset), rows.operation_from)
 
+    def ids_with(self, part: str, limit: int) -> tuple[str, ...]:
+        table = tables.operations
+        name = table.c.operation_id
+        begins, ends = name.startswith(part, autoescape=True), name.endswith(part, autoescape=True)
+        query = select(name).where(or_(begins, ends))
+        query = query.order_by(table.c.created_at.desc(), name.desc()).limit(limit)
+        return tuple(self._connection.execute(query).scalars())
+
     def num_operations(self, selection: Selection) -> int:
         query = select(func.count()).select_from(tables.operations)
         return self._connection.execute(query.where(*_selecting(selection))).scalar_one()

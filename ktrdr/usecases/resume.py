@@ -91,7 +91,13 @@ def _checked(
 ) -> Resumption:
     storage = Storage(Path(row.plan.storage))
     storage.check(store_id)
-    chosen, manifest, passed_over = latest_good(storage, service.checkpoints(row.operation_id))
+    rows = service.checkpoints(row.operation_id)
+    if not rows:
+        raise CheckpointNotFound(
+            f"{row.operation_id} has no checkpoint to resume from: train it again with the same"
+            f" settings with `ktrdr operations rerun {row.operation_id}`"
+        )
+    chosen, manifest, passed_over = latest_good(storage, rows)
     strategy, request, plan = _strategy(row, chosen, wish)
     source = resumed_from(chosen, manifest, plan, _environment(request, plan, strategy))
     return Resumption(

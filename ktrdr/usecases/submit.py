@@ -50,10 +50,13 @@ class Overrides:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def prepare(path: Path, overrides: Overrides, storage: Storage) -> tuple[tuple[Request, Plan], ...]:
+def prepare(
+    path: Path, overrides: Overrides, storage: Storage, only_fold: int | None = None
+) -> tuple[tuple[Request, Plan], ...]:
     """Check strategy, options and bars, and resolve what every attempt will use.
 
-    One request and plan for each fold of the strategy's split.
+    One request and plan for each fold of the strategy's split, or for the one fold asked for:
+    none when the split does not have it.
 
     Raises:
         StrategyNotFound, InvalidStrategy, Usage, DataNotFound, InvalidData.
@@ -67,6 +70,8 @@ def prepare(path: Path, overrides: Overrides, storage: Storage) -> tuple[tuple[R
     market = selected_bars(strategy, storage)
     split, prepared = strategy.training.data_split, []
     for fold in range(1, split.num_folds + 1):
+        if only_fold not in (None, fold):
+            continue
         dataset = cached_dataset(storage.root, strategy, market, fold)
         plan = Plan(
             config=loading.config(strategy),

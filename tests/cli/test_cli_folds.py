@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from ktrdr.cli import views
+from ktrdr.cli import operation_views
 from ktrdr.cli.command import Call
 from ktrdr.cli.follow import follow_folds
 from ktrdr.cli.interrupts import SIGNALS, Interrupts
@@ -26,6 +26,9 @@ def record(fold: int, status: str = "running", **metrics: Any) -> dict[str, Any]
     return {
         "operation_id": f"op_{fold}",
         "status": status,
+        "lost": False,
+        "waiting_for": None,
+        "warnings": [],
         "phase": None if ended else "training",
         "attempt": 1,
         "owner": {"kind": "embedded", "host": "here", "pid": 7, "alive": True},
@@ -33,7 +36,9 @@ def record(fold: int, status: str = "running", **metrics: Any) -> dict[str, Any]
         "progress": None,
         "error": {"message": "it broke"} if status == "failed" else None,
         "checkpoint": None,
-        "result": {"best_epoch": fold + 1, "metrics": metrics} if status == "completed" else None,
+        "result": {"best_epoch": fold + 1, "metrics": metrics, "stopped_early": False}
+        if status == "completed"
+        else None,
     }
 
 
@@ -186,10 +191,10 @@ def test_a_summary_is_over_the_completed_folds_and_their_numbers() -> None:
             "mean": 0.5, "std": pytest.approx(0.125**0.5), "min": 0.25, "max": 0.75, "folds": 2,
         },
     }  # fmt: skip
-    shown = views.folds(records, found).splitlines()
-    assert shown[0].split() == ["FOLD", "OPERATION", "STATUS", "BEST", "EPOCH"]
+    shown = operation_views.folds(records, found).splitlines()
+    assert shown[0].split() == ["FOLD", "ID", "STATUS", "BEST", "EPOCH"]
     assert [line.split() for line in shown[1:4]] == [
-        ["1", "op_1", "completed", "2"], ["2", "op_2", "failed"], ["3", "op_3", "completed", "4"],
+        ["1", "1", "completed", "2"], ["2", "2", "failed"], ["3", "3", "completed", "4"],
     ]  # fmt: skip
     assert shown[5].split() == ["METRIC", "MEAN", "STD", "MIN", "MAX", "FOLDS"]
     assert shown[7].split()[:2] == ["test_loss", "0.5"]
@@ -198,4 +203,4 @@ def test_a_summary_is_over_the_completed_folds_and_their_numbers() -> None:
 def test_folds_of_which_none_completed_have_no_metrics() -> None:
     records = [record(1, "cancelled"), record(2, "failed")]
     assert summarise(records)["metrics"] == {}
-    assert len(views.folds(records, summarise(records)).splitlines()) == 3
+    assert len(operation_views.folds(records, summarise(records)).splitlines()) == 3

@@ -12,7 +12,7 @@ from typing import Any, Self
 import pytest
 
 from ktrdr.cli.command import Call
-from ktrdr.cli.follow import Progress, best_epoch, follow
+from ktrdr.cli.follow import Progress, follow
 from ktrdr.cli.interrupts import SIGNALS, Interrupted, Interrupts
 from ktrdr.errors import OperationNotCancellable, OperationRunning
 
@@ -25,6 +25,10 @@ def record(status: str = "running", phase: str | None = "training", epoch: int =
     return {
         "operation_id": NAME,
         "status": status,
+        "lost": False,
+        "waiting_for": None,
+        "warnings": [],
+        "result": None,
         "phase": phase,
         "attempt": 1,
         "owner": {"kind": "embedded", "host": "here", "pid": 7, "alive": status != "failed"},
@@ -194,7 +198,7 @@ def test_without_a_terminal_epochs_are_said_every_few_seconds_only(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     now = 0.0
-    progress = Progress(list, None, clock=lambda: now)
+    progress = Progress(None, clock=lambda: now)
     for epoch, at in ((0, 0.0), (1, 1.0), (2, 2.0), (3, 6.0), (3, 20.0), (4, 21.0)):
         now = at
         progress.show(record(epoch=epoch))
@@ -202,9 +206,3 @@ def test_without_a_terminal_epochs_are_said_every_few_seconds_only(
     progress.show(record(epoch=4, phase="stopping"))
     said = [line.split()[1] for line in capsys.readouterr().err.splitlines()]
     assert said == ["0/9", "3/9", "4/9", "4/9"]
-
-
-def test_best_epoch_is_the_earliest_of_the_lowest() -> None:
-    rows = [{"epoch": e, "val_loss": v} for e, v in ((1, 0.5), (2, 0.25), (3, 0.25), (4, None))]
-    assert best_epoch(rows) == rows[1]
-    assert best_epoch([{"epoch": 1, "train_loss": 1.0}]) is None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
+from typing import Any
 
 import pytest
 
-from ktrdr.cli import render, views
+from ktrdr.cli import operation_views, render
 
 
 @pytest.mark.parametrize(
@@ -44,9 +45,12 @@ def test_a_table_is_drawn_without_touching_stdout(monkeypatch: pytest.MonkeyPatc
 
 
 def test_a_record_shows_what_exists_and_nothing_else() -> None:
-    record = {
+    record: dict[str, Any] = {
         "operation_id": "op_training_20240101_000000_00000000",
         "status": "running",
+        "lost": False,
+        "waiting_for": None,
+        "warnings": [{"code": "disk", "message": "the disk was full", "count": 3}],
         "phase": "training",
         "attempt": 2,
         "owner": {"kind": "embedded", "host": "here", "pid": 7, "alive": True},
@@ -86,14 +90,26 @@ def test_a_record_shows_what_exists_and_nothing_else() -> None:
         },
         "result": None,
     }
-    shown = dict(line.split("  ", 1) for line in views.operation(record).splitlines())
+    shown = dict(line.split("  ", 1) for line in operation_views.operation(record).splitlines())
     shown = {name: value.strip() for name, value in shown.items()}
     assert shown["progress"] == "epoch 1/3  batch 5/10  50.0%"
     assert shown["owner"] == "embedded on here, pid 7, alive"
     assert shown["dates"] == "the first bar .. 2020-01-01"
     assert shown["resumed from"].endswith("not exact: torch 1 -> 2")
     assert not {"started", "ended", "checkpoint", "error"} & shown.keys()
-    assert views.progress_line(record, {"epoch": 1, "val_loss": 0.5}) == (
-        "epoch 1/3  batch 5/10  50.0%  loss 0.1235  best 0.5 @1  val_loss 0.5"
+    assert shown["warning"] == "the disk was full (3 times)"
+    assert operation_views.progress_line(record) == (
+        "epoch 1/3  batch 5/10  50.0%  loss 0.1235  val_loss 0.5"
     )
-    assert views.progress_line({**record, "phase": "preparing_data"}, None) == ("preparing data")
+    waiting = {**record, "phase": "waiting_for_resources", "waiting_for": "1 CPU"}
+    assert operation_views.progress_line(waiting) == "waiting for resources: 1 CPU"
+    assert operation_views.progress_line({**record, "progress": None}) == "training"
+    assert operation_views.progress_line({**record, "lost": True}) == "lost: no live process"
+    first = {"running_loss": 1.5, "batches_per_s": 120.4}
+    record["progress"] = {**record["progress"], "metrics": first}
+    assert operation_views.progress_line(record) == (
+        "epoch 1/3  batch 5/10  50.0%  loss 1.5  120 batches/s"
+    )
+    best = {"best_epoch": 1, "best_score": 0.625, "monitor": "val_accuracy"}
+    record["progress"] = {**record["progress"], "metrics": {**first, **best}}
+    assert "best val_accuracy 0.625 @1" in operation_views.progress_line(record)

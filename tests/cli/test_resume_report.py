@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from ktrdr.cli.views import resumed
+from ktrdr.cli.resume_view import resumed
 
 SOURCE = {
     "checkpoint_type": "periodic",

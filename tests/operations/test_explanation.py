@@ -91,10 +91,10 @@ def test_the_chain_tells_when_who_what_and_why(service: OperationsService, row: 
         "a user submitted it",
         "attempt 1 was started",
         "the periodic checkpoint of epoch 3, batch 3 was saved",
-        "attempt 1 ended because the process that trained was lost (killed by signal 9);"
+        "attempt 1 ended because the training process was lost (killed by signal 9);"
         " attempt 2 follows at once",
         "attempt 2 began from the periodic checkpoint of epoch 3, batch 3",
-        "the training went on in spite of a trouble: the disk is full",
+        "warning: the disk is full",
         "a user asked to cancel it",
         "attempt 2 stopped at a batch boundary, because it was asked to;"
         " the operation is cancelled",
@@ -123,7 +123,9 @@ def test_a_restart_without_progress_says_how_long_it_waits(
 def test_the_next_command_fits_the_state(service: OperationsService, row: Operation) -> None:
     name = row.operation_id
     assert why(service, row)["next"] == f"ktrdr operations watch {name}"
+    assert why(service, row)["lost"] is False
     assert why(service, row, alive=False)["next"] == f"ktrdr operations cancel {name}"
+    assert why(service, row, alive=False)["lost"] is True
     commit(service, row, 1)
     assert why(service, row, alive=False)["next"] == f"ktrdr operations resume {name}"
     service.finish_failed(name, 1, FailureReason.NON_FINITE_LOSS, "nan")
@@ -135,7 +137,7 @@ def test_the_next_command_fits_the_state(service: OperationsService, row: Operat
     )
     service.delete_checkpoints(name)
     answer = why(service, row)
-    assert answer["next"] == "ktrdr train '/w/my demo.yaml' --symbols EURUSD,GBPUSD --epochs 9"
+    assert answer["next"] == f"ktrdr operations rerun {name}"
     assert told(answer)[-1] == "a user deleted its checkpoint: it cannot be resumed"
 
 
@@ -144,7 +146,9 @@ def test_of_what_completed_the_model_is_shown(service: OperationsService, row: O
     service.finish_completed(row.operation_id, 1, RESULT, ("demo", model.version))
     answer = why(service, row)
     assert answer["next"] == "ktrdr models show demo@v1"
-    assert told(answer)[-1] == "it completed: its model is demo@v1"
+    assert told(answer)[-1] == (
+        "it completed: its model is demo@v1; it stopped early after 4 of 9 epochs"
+    )
 
 
 def test_a_lost_owner_and_a_resume_that_passed_a_checkpoint_over_are_told(
@@ -156,7 +160,7 @@ def test_a_lost_owner_and_a_resume_that_passed_a_checkpoint_over_are_told(
     asked = Resumption(good, other, "r2", found, PLAN, ((bad, "model.pt is wrong"),))
     service.try_resume(row.operation_id, 1, asked, presumed_dead=OWNER.id)
     assert told(why(service, row))[-2:] == [
-        "the process that looked after it was gone, which a user found; the operation failed",
-        "a user resumed it, which was failed: attempt 2 from the periodic checkpoint of epoch 1,"
+        "it was found lost, with no live process; the operation failed",
+        "a user resumed it after it was failed: attempt 2 from the periodic checkpoint of epoch 1,"
         " batch 3; passed over: periodic checkpoint of epoch 2, batch 3: model.pt is wrong",
     ]

@@ -663,9 +663,12 @@ def test_records_satisfy_the_contract(bench: Bench) -> None:
         return document
 
     check(bench.submit("r1"))
+    lost = records.record(bench.service.list()[0][0], None, alive=False)
+    assert (lost["status"], lost["lost"], lost["owner"]["alive"]) == ("pending", True, False)
     row, checkpoint_id = cancelled(bench)
     document = check(row)
     assert document["owner"]["alive"] is None
+    assert document["lost"] is False
     assert document["checkpoint"]["path"].startswith(f"/storage/operations/{row.operation_id}/")
     resumed = service.try_resume(row.operation_id, 1, resumption(checkpoint_id, "r2"))
     assert check(resumed)["resumed_from"]["differences"] == ["torch 2.6 -> 2.13"]
