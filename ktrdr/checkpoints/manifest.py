@@ -119,7 +119,7 @@ def encode(manifest: Sealed) -> bytes:
 
 
 def decode(kind: type[M], data: bytes) -> M:
-    """Parse strictly; raises NotAManifest for a torn, foreign, newer or changed manifest."""
+    """Parse strictly; raises NotAManifest for a truncated, foreign, newer or changed manifest."""
     body = _json_object(data)
     if body.pop("format", None) != kind.FORMAT:
         raise NotAManifest(f"not a {kind.FORMAT} manifest")
@@ -144,7 +144,7 @@ def _json_object(data: bytes) -> dict[str, Any]:
     try:
         body = json.loads(data.decode("ascii"))
     except (ValueError, RecursionError):
-        raise NotAManifest("torn or not JSON") from None
+        raise NotAManifest("truncated or not JSON") from None
     if not isinstance(body, dict):
         raise NotAManifest("not a JSON object")
     return body

@@ -72,7 +72,7 @@ def _examine(
     with io_errors("read", directory):
         if not files.is_folder(directory):
             raise damaged(directory, {".": MISSING})
-        manifest = _read_manifest(directory, kind, files)
+        manifest = read_manifest(directory, kind, files)
         findings = {
             name: "not in the manifest"
             for name in files.names(directory)
@@ -87,7 +87,11 @@ def _examine(
     return manifest, contents, findings
 
 
-def _read_manifest(directory: Path, kind: type[M], files: Files) -> M:
+def read_manifest(directory: Path, kind: type[M], files: Files = DISK) -> M:
+    """Read a directory's manifest alone: nothing is known of the files that it lists.
+
+    Raises CheckpointCorrupted when it is missing or cannot be trusted, OSError.
+    """
     try:
         size = _regular_size(directory / MANIFEST, files)
         if size > MANIFEST_LIMIT:

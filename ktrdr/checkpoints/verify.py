@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 from ktrdr.checkpoints.manifest import MANIFEST, Manifest
 from ktrdr.checkpoints.read import (
@@ -18,6 +20,22 @@ from ktrdr.storage.posix import DISK, Files
 from ktrdr.storage.root import Storage
 
 _FOREIGN = "of another checkpoint"
+
+PassedOver = tuple[tuple[Checkpoint, str], ...]
+"""Newer rows whose directories did not verify, with the reason."""
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, eq=False)
+class VerifiedCheckpoint:
+    """A checkpoint in memory: the very bytes that were verified, so that none is read twice."""
+
+    row: Checkpoint
+    directory: Path
+    manifest: Manifest
+    files: Mapping[str, bytes]
+    passed_over: PassedOver = ()
 
 
 def verify_checkpoint(directory: Path, files: Files = DISK) -> Manifest:
@@ -36,15 +54,24 @@ def read_checkpoint(directory: Path, files: Files = DISK) -> tuple[Manifest, dic
 
 def verify_row(storage: Storage, row: Checkpoint) -> Manifest:
     """Verify the directory of a row, and that it holds this checkpoint and no other."""
+    return open_row(storage, row).manifest
+
+
+def open_row(storage: Storage, row: Checkpoint) -> VerifiedCheckpoint:
+    """Read and verify the directory of a row, each file once.
+
+    Raises CheckpointCorrupted naming what is missing or wrong, also when it holds another
+    checkpoint than the row says, and StorageUnavailable when it cannot be read.
+    """
     directory = storage.at(row.path)
     try:
-        manifest = verify_checkpoint(directory, storage.files)
+        manifest, files = read_checkpoint(directory, storage.files)
         if not _describes(manifest, row):
             raise damaged(directory, {MANIFEST: _FOREIGN})
     except CheckpointCorrupted:
         storage.marked_by()  # an unmounted share is not a corrupt checkpoint
         raise
-    return manifest
+    return VerifiedCheckpoint(row, directory, manifest, files)
 
 
 def inspect_rows(
@@ -59,12 +86,28 @@ def inspect_rows(
 
 def latest_good(
     storage: Storage, rows: Sequence[Checkpoint]
-) -> tuple[Checkpoint, Manifest, tuple[tuple[Checkpoint, str], ...]]:
-    """The newest row whose directory verifies, and the newer ones passed over with the reason.
+) -> tuple[Checkpoint, Manifest, PassedOver]:
+    """Return the newest row whose directory verifies, and the newer ones passed over.
 
-    Raises CheckpointNotFound without rows (doomed ones do not count), CheckpointCorrupted when
-    none verifies, and StorageUnavailable when the storage cannot be read.
+    Raises as `open_latest_good` does, which keeps the files as well.
     """
+    manifest, row, passed_over = _latest(rows, lambda row: verify_row(storage, row))
+    return row, manifest, passed_over
+
+
+def open_latest_good(storage: Storage, rows: Sequence[Checkpoint]) -> VerifiedCheckpoint:
+    """Return the newest checkpoint that verifies, with its files.
+
+    Raises CheckpointNotFound without rows (superseded ones do not count), CheckpointCorrupted
+    when none verifies, and StorageUnavailable when the storage cannot be read.
+    """
+    opened, _, passed_over = _latest(rows, lambda row: open_row(storage, row))
+    return replace(opened, passed_over=passed_over)
+
+
+def _latest(
+    rows: Sequence[Checkpoint], verify: Callable[[Checkpoint], T]
+) -> tuple[T, Checkpoint, PassedOver]:
     candidates = sorted((r for r in rows if r.doomed_at is None), key=_key, reverse=True)
     if not candidates:
         raise CheckpointNotFound(
@@ -73,7 +116,7 @@ def latest_good(
     passed_over: list[tuple[Checkpoint, str]] = []
     for row in candidates:
         try:
-            return row, verify_row(storage, row), tuple(passed_over)
+            return verify(row), row, tuple(passed_over)
         except CheckpointCorrupted as error:
             passed_over.append((row, error.message))
     raise CheckpointCorrupted(

@@ -69,6 +69,7 @@ def complete(
         epochs=outcome.epochs,
         best_epoch=outcome.best_epoch,
         metrics=outcome.metrics,
+        stopped_early=outcome.stopped_early,
     )
     work.link.ask("finish_completed", result, (version.strategy_name, version.version))
     _remove_checkpoints(work)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -30,7 +30,6 @@ from ktrdr.driver.outbox import Outbox
 from ktrdr.errors import Conflict, KtrdrError, StoreUnavailable
 from ktrdr.features.dataset import Dataset
 from ktrdr.operations.types import (
-    Checkpoint,
     HistoryRow,
     NewCheckpoint,
     Phase,
@@ -100,29 +99,25 @@ class RayContext:
     def epoch_finished(self, row: HistoryRow) -> None:
         self.reporter.epoch_finished(row)
 
-    def commit(self, checkpoint: NewCheckpoint) -> Sequence[Checkpoint]:
+    def commit(self, checkpoint: NewCheckpoint) -> None:
         """Reports first, then the fenced row; then Ray Train hears of the directory.
 
-        While the actor is away the row waits, and nothing is doomed.
+        While the actor is away the row waits.
         """
         self._outbox.put("commit_checkpoint", checkpoint)
         try:
             self.reporter.flush(PATIENCE_S)
-            doomed: Sequence[Checkpoint] = self._outbox.deliver(PATIENCE_S) or ()
+            self._outbox.deliver(PATIENCE_S)
         except StoreUnavailable:
-            return ()
+            return
         ray.train.report(
             {"epoch": checkpoint.epoch, "batch": checkpoint.batch},
             checkpoint=RayCheckpoint(str(self.storage.at(checkpoint.path))),
             checkpoint_upload_mode=CheckpointUploadMode.NO_UPLOAD,
         )
-        return doomed
 
-    def forget(self, ids: Sequence[int]) -> None:
-        self.link.forget_checkpoints(tuple(ids), PATIENCE_S)
-
-    def warn(self, message: str) -> None:
-        self._outbox.put("warn", TrainingWarning("CHECKPOINT_NOT_SAVED", message))
+    def warn(self, code: str, message: str) -> None:
+        self._outbox.put("warn", TrainingWarning(code, message))
         self._catch_up()
 
     def settle(self) -> None:

@@ -6,9 +6,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 from typing import NamedTuple, Self
 
-from ktrdr.checkpoints.history import HISTORY, encode_history
 from ktrdr.checkpoints.manifest import Header, Provenance
-from ktrdr.checkpoints.retention import remove_doomed
 from ktrdr.checkpoints.write import write_checkpoint
 from ktrdr.errors import Unreachable
 from ktrdr.operations.types import CheckpointType, NewCheckpoint
@@ -16,6 +14,7 @@ from ktrdr.training.context import Context
 from ktrdr.training.state import Snapshot, encode
 from ktrdr.training.weights import weights_digest
 
+NOT_SAVED = "CHECKPOINT_NOT_SAVED"
 _OF_A_RUN_THAT_GOES_ON = (CheckpointType.INITIAL, CheckpointType.PERIODIC)
 
 
@@ -28,7 +27,7 @@ class Position(NamedTuple):
 
 
 class CheckpointWriter:
-    """One write in flight: the directory durable first, then its row, then what that doomed.
+    """One write in flight: the directory durable first, then its row is committed.
 
     A disk or store that refuses becomes a warning, and the next trigger tries again. Any other
     error is kept in `failure` and raised on the training thread, at the latest when leaving.
@@ -97,7 +96,7 @@ class CheckpointWriter:
             new = self._commit(snapshot)
         except Unreachable as error:
             kind, follows = snapshot.checkpoint_type, self._what_follows(snapshot)
-            self._context.warn(f"{kind} checkpoint not saved, {follows}: {error}")
+            self._context.warn(NOT_SAVED, f"{kind} checkpoint not saved, {follows}: {error}")
             return None
         self._saved = Position(snapshot.global_step, snapshot.loop.epoch, snapshot.loop.batch)
         return new
@@ -128,16 +127,6 @@ class CheckpointWriter:
             is_best=snapshot.is_best,
             created_at=context.now(),
         )
-        new = write_checkpoint(context.storage, header, _files(snapshot))
-        doomed = context.commit(new)
-        try:
-            removed = remove_doomed(context.storage, doomed)
-            if removed:
-                context.forget(removed)
-        except Unreachable as error:  # it comes back with the next commit's answer
-            context.warn(f"superseded checkpoints not removed yet: {error}")
+        new = write_checkpoint(context.storage, header, encode(snapshot))
+        context.commit(new)
         return new
-
-
-def _files(snapshot: Snapshot) -> dict[str, bytes]:
-    return {**encode(snapshot), HISTORY: encode_history(snapshot.loop.history)}

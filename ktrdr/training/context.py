@@ -5,16 +5,27 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
-from ktrdr.checkpoints.adoption import found
+from ktrdr.checkpoints.adoption import listed
 from ktrdr.checkpoints.layout import operation_folder
-from ktrdr.checkpoints.verify import latest_good
-from ktrdr.operations.types import Checkpoint, HistoryRow, NewCheckpoint, Phase, Progress, StopKind
+from ktrdr.checkpoints.retention import remove_doomed
+from ktrdr.checkpoints.verify import VerifiedCheckpoint, open_latest_good
+from ktrdr.errors import Unreachable
+from ktrdr.operations.restart_policy import superseded
+from ktrdr.operations.types import (
+    Checkpoint,
+    HistoryRow,
+    NewCheckpoint,
+    Phase,
+    Progress,
+    StopKind,
+    TrainingWarning,
+)
 from ktrdr.storage.root import Storage
 
 
@@ -25,12 +36,14 @@ class LiveProgress:
 
     def __init__(self) -> None:
         self.step = 0
-        """Batches done since the beginning; one number, so that a reader never sees it torn."""
+        """Batches done since the beginning; one number, so that no reader sees half of it."""
         self.epochs = 0
         self.batches = 0
         """Batches per epoch; 0 until the data are there."""
         self.metrics: dict[str, Any] | None = None
-        """Of the last finished epoch; replaced, never changed."""
+        """Of the last finished epoch, and of the running one: `running_loss` (mean over its batches
+        so far), `batches_per_s`; once an epoch has ended `best_epoch`, `best_score` (None without
+        a validation split) and `monitor`. Replaced, never changed."""
 
     def sample(self) -> Progress:
         step, batches, epochs = self.step, self.batches, self.epochs
@@ -44,8 +57,8 @@ class LiveProgress:
 class Context(Protocol):
     """The driver's side of the loop.
 
-    `commit`, `forget` and `warn` are called on the writer's thread too; all else on the training
-    thread only. StaleAttempt from any of them ends the training at once.
+    `commit` and `warn` are called on the writer's thread too; all else on the training thread
+    only. StaleAttempt from any of them ends the training at once.
     """
 
     @property
@@ -80,17 +93,15 @@ class Context(Protocol):
 
     def epoch_finished(self, row: HistoryRow) -> None: ...
 
-    def commit(self, checkpoint: NewCheckpoint) -> Sequence[Checkpoint]:
-        """Commit the row of a durable directory; all doomed rows of the operation come back.
+    def commit(self, checkpoint: NewCheckpoint) -> None:
+        """Queue the row of a durable directory; never waits.
 
-        When it can only be queued, the answer is empty: nothing may be removed yet.
+        Raises when the attempt is over or the delivery has failed. What retention supersedes is
+        removed by others: a training never removes a committed checkpoint.
         """
 
-    def forget(self, ids: Sequence[int]) -> None:
-        """The directories of these doomed rows are gone."""
-
-    def warn(self, message: str) -> None:
-        """Tell the user of a trouble that training survives; never waits long."""
+    def warn(self, code: str, message: str) -> None:
+        """Tell the user of something that training survives; never waits."""
 
 
 @dataclass(frozen=True)
@@ -128,10 +139,9 @@ class LocalContext:
         self.stop_at = stop_at
         self.stop_kind = stop_kind
         self.rows = _rows_on_storage(storage, operation_id)
-        self._last_id = len(self.rows)
         self.history: list[HistoryRow] = []
         self.phases: list[Phase] = []
-        self.warnings: list[str] = []
+        self.warnings: list[TrainingWarning] = []
 
     @property
     def stop_requested(self) -> StopKind | None:
@@ -150,42 +160,47 @@ class LocalContext:
     def epoch_finished(self, row: HistoryRow) -> None:
         self.history.append(row)
 
-    def commit(self, checkpoint: NewCheckpoint) -> Sequence[Checkpoint]:
-        """Keep the two newest rows and the newest best one, doom the rest, as the store does."""
-        self._last_id += 1
-        self.rows.append(_row(self._last_id, self.operation_id, self.attempt, checkpoint))
-        live = [row for row in self.rows if row.doomed_at is None]
-        kept = {row.id for row in live[-2:]} | {
-            row.id for row in [r for r in live if r.is_best][-1:]
-        }
+    def commit(self, checkpoint: NewCheckpoint) -> None:
+        """Add the row, and remove what retention supersedes, as supervisor and store do."""
+        doomed = superseded(self.attempt, (checkpoint,), self.rows)
+        row_id = 1 + max((row.id for row in self.rows), default=0)
+        self.rows.append(_row(row_id, self.operation_id, self.attempt, checkpoint))
         now = self.now()
         self.rows = [
-            row
-            if row.doomed_at is not None or row.id in kept
-            else dataclasses.replace(row, doomed_at=now)
+            dataclasses.replace(row, doomed_at=row.doomed_at or now) if row.key in doomed else row
             for row in self.rows
         ]
-        return [row for row in self.rows if row.doomed_at is not None]
+        try:
+            removed = remove_doomed(self.storage, self.rows)
+        except Unreachable as error:  # tried again with the next commit
+            self.warn("CHECKPOINTS_NOT_REMOVED", f"superseded checkpoints not removed: {error}")
+        else:
+            self.rows = [row for row in self.rows if row.id not in removed]
 
-    def forget(self, ids: Sequence[int]) -> None:
-        self.rows = [row for row in self.rows if row.id not in ids]
+    def warn(self, code: str, message: str) -> None:
+        self.warnings.append(TrainingWarning(code, message))
 
-    def warn(self, message: str) -> None:
-        self.warnings.append(message)
+    def latest_checkpoint(self) -> VerifiedCheckpoint | None:
+        """Return the newest good one of any attempt, read once; None when none was committed.
 
-    def latest_checkpoint(self) -> CheckpointFolder | None:
-        """The newest good one of any attempt; None when none was ever committed."""
+        Raises CheckpointCorrupted when none is good.
+        """
         if not self.rows:
             return None
-        row, _, _ = latest_good(self.storage, self.rows)
-        return CheckpointFolder(self.storage.at(row.path))
+        latest = open_latest_good(self.storage, self.rows)
+        unusable = {row.id: why for row, why in latest.passed_over}
+        self.rows = [
+            dataclasses.replace(row, unusable=unusable.get(row.id, row.unusable))
+            for row in self.rows
+        ]
+        return latest
 
 
 def _rows_on_storage(storage: Storage, operation_id: str) -> list[Checkpoint]:
     folder = operation_folder(storage, operation_id)
     names = storage.files.names(folder) if storage.files.is_folder(folder) else []
     attempts = [int(name.removeprefix("attempt-")) for name in names]
-    pairs = [(n, new) for n in attempts for new in found(storage, operation_id, n)]
+    pairs = [(n, new) for n in attempts for new in listed(storage, operation_id, n)]
     return [_row(i, operation_id, n, new) for i, (n, new) in enumerate(pairs, start=1)]
 
 

@@ -52,13 +52,13 @@ class Device:
 
 
 class Learner:
-    """Everything that changes while training; consistent whenever `torn` is False."""
+    """Everything that changes while training; consistent unless `mid_update`."""
 
-    def __init__(self, strategy: Strategy, dataset: Dataset, place: Device) -> None:
-        training, device, splits = strategy.training, place.device, dataset.splits
+    def __init__(self, strategy: Strategy, dataset: Dataset, device: Device) -> None:
+        training, splits = strategy.training, dataset.splits
         seed_everything(training.seed)
         self._training = training
-        self._place = place
+        self._device = device
         self._dataset = dataset
         self._sequence_length = strategy.model.sequence_length
         split = self._split(splits.train)
@@ -72,16 +72,16 @@ class Learner:
             self._criterion.num_outputs,
             training.seed,
             split.last_rows,
-        ).to(device)
+        ).to(device.device)
         self._parameters = list(self.model.parameters())
-        self.optimizer = make_optimizer(training, self._parameters, device)
+        self.optimizer = make_optimizer(training, self._parameters, device.device)
         self.scheduler = make_scheduler(training, self.optimizer)
         self.best_weights: dict[str, Tensor] | None = None
         self.loop = Loop(seed=training.seed)
-        self.torn = False
+        self.mid_update = False
         self._losses: list[Tensor] = []
         self._outputs: list[Tensor] = []
-        self._resumed_at = place.clock()
+        self._resumed_at = device.clock()
 
     @property
     def num_batches(self) -> int:
@@ -95,11 +95,27 @@ class Learner:
 
     @property
     def finished(self) -> bool:
-        """Whether all epochs are done, or early stopping has had enough."""
+        """Whether all epochs are done, or early stopping ended them before."""
         stopping = self._training.early_stopping
         if stopping and stopping.enabled and self.loop.stale_epochs >= stopping.patience:
             return True
         return self.loop.epoch >= self._training.epochs
+
+    @property
+    def stopped_early(self) -> bool:
+        """Whether it is finished with fewer epochs than were asked for."""
+        return self.finished and self.loop.epoch < self._training.epochs
+
+    @property
+    def monitor(self) -> str:
+        """The metric that chooses the best epoch; without a validation split the last is best."""
+        return self._training.monitor
+
+    def running_loss(self) -> float | None:
+        """Return the mean loss over the running epoch's batches so far; waits for the device."""
+        self._fold()
+        rows = min(self.loop.batch * self._training.batch_size, self._rows)
+        return self.loop.loss_total / rows if rows else None
 
     def restore(self, resume: TrainingResumeContext, changed: bool = False) -> None:
         """Take over a checkpoint's state; CheckpointCorrupted or DataChanged when it is foreign.
@@ -111,7 +127,7 @@ class Learner:
                 "the features and labels are not those of the checkpoint: resume with the same"
                 " bars and strategy, or start a new training"
             )
-        state = resume.random_states.get(str(self._place.rank))
+        state = resume.random_states.get(str(self._device.rank))
         if state is None:
             raise _foreign("loop.pt")
         if resume.loop.best_epoch:
@@ -127,16 +143,16 @@ class Learner:
         else:
             self.optimizer.load_state_dict(optimizer_state)
             self._restore_schedule(resume.scheduler_state)
-        restore_random_state(state, self._place.device)
+        restore_random_state(state, self._device.device)
 
     def remaining_batches(self) -> Iterable[Batch]:
         """The batches of the running epoch that are still to be done, in its order."""
-        self._resumed_at = self._place.clock()
+        self._resumed_at = self._device.clock()
         return self._shuffled.arrange(self.loop.epoch, self.loop.batch)
 
     def step(self, batch: Batch) -> None:
         """Learn from one batch. Never waits for the device but once in many batches."""
-        self.torn = True
+        self.mid_update = True
         for parameter in self._parameters:
             parameter.grad = None  # what zero_grad does, without its profiler's bookkeeping
         outputs = self.model(batch.inputs)
@@ -150,19 +166,19 @@ class Learner:
         self.loop.batch += 1
         if len(self._losses) == _FOLDED_BATCHES:
             self._fold()
-        self.torn = False
+        self.mid_update = False
 
     def finish_epoch(self) -> HistoryRow:
         """Validate, remember the best, move the schedule; raises NonFiniteLoss."""
         metrics = self._epoch_metrics()
         row = HistoryRow(self.loop.epoch + 1, metrics)
-        self.torn = True
+        self.mid_update = True
         self.loop.history.append(row)
-        self._judge(row)
+        self._update_best(row)
         step_scheduler(self.scheduler, metrics.get(self._training.monitor))
         self.loop.epoch, self.loop.batch = row.epoch, 0
         self.loop.loss_total, self.loop.correct, self.loop.seconds = 0.0, 0, 0.0
-        self.torn = False
+        self.mid_update = False
         return row
 
     def snapshot(self, kind: CheckpointType) -> Snapshot:
@@ -180,8 +196,8 @@ class Learner:
             optimizer=cpu_copy(self.optimizer.state_dict()),
             scheduler=cpu_copy(self.scheduler.state_dict()) if self.scheduler else None,
             best_model=self.best_weights,  # a copy already, replaced and never written to
-            random_state=random_state(self._place.device),
-            rank=self._place.rank,
+            random_state=random_state(self._device.device),
+            rank=self._device.rank,
         )
         self._check_finite(snapshot.model, "the model's weights")
         self._check_finite(snapshot.optimizer, "the optimizer's state")
@@ -190,7 +206,7 @@ class Learner:
 
     def test(self) -> dict[str, Any]:
         """Metrics of the best epoch's weights, which the model then holds: training is over."""
-        self.torn = True
+        self.mid_update = True
         assert self.best_weights is not None
         self.model.load_state_dict(self.best_weights)
         best = self.loop.history[self.loop.best_epoch - 1].metrics
@@ -211,7 +227,7 @@ class Learner:
         }
 
     def _split(self, rows: range) -> Split:
-        return Split(self._dataset, rows, self._place.device, self._sequence_length)
+        return Split(self._dataset, rows, self._device.device, self._sequence_length)
 
     def _restore_schedule(self, state: dict[str, Any] | None) -> None:
         if (self.scheduler is None) != (state is None):
@@ -249,7 +265,7 @@ class Learner:
             "duration": self._epoch_seconds(),
         }
 
-    def _judge(self, row: HistoryRow) -> None:
+    def _update_best(self, row: HistoryRow) -> None:
         """Best epoch: strictly better, so ties go to the earliest; without validation the last."""
         loop, monitor = self.loop, self._training.monitor
         score = row.metrics.get(monitor)
@@ -286,14 +302,14 @@ class Learner:
         self._outputs.clear()
 
     def _epoch_seconds(self) -> float:
-        return self.loop.seconds + self._place.clock() - self._resumed_at
+        return self.loop.seconds + self._device.clock() - self._resumed_at
 
     def _check_finite(self, value: Any, what: str) -> None:
         position = f"after epoch {self.loop.epoch}, batch {self.loop.batch}"
         try:
             check_finite(value, f"{what} {position}")
         except NonFiniteLoss:
-            self.torn = True
+            self.mid_update = True
             raise
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,15 +11,16 @@ from typing import Any, Protocol
 
 from torch import Tensor
 
-from ktrdr.checkpoints.history import HISTORY
+from ktrdr.checkpoints.history import HISTORY, read_history
 from ktrdr.checkpoints.manifest import Manifest
-from ktrdr.checkpoints.verify import read_checkpoint
+from ktrdr.checkpoints.verify import VerifiedCheckpoint, read_checkpoint
 from ktrdr.errors import CheckpointCorrupted
 from ktrdr.operations.types import HistoryRow
 from ktrdr.training.state import Loop
 from ktrdr.training.weights import load_state
 
 _REQUIRED = ("model.pt", "optimizer.pt", "loop.pt")
+_LOOP_FIELDS = frozenset(field.name for field in dataclasses.fields(Loop)) - {"history"}
 
 
 class HasDirectory(Protocol):
@@ -65,44 +67,66 @@ class TrainingResumeContext:
         return self.manifest.request
 
 
-def restore_from_checkpoint(checkpoint: HasDirectory) -> TrainingResumeContext:
-    """Verify a checkpoint and load it.
+def restore_from_checkpoint(
+    checkpoint: HasDirectory | VerifiedCheckpoint,
+) -> TrainingResumeContext:
+    """Load a checkpoint: verify it first, unless it comes with the bytes that were verified.
 
     Raises CheckpointCorrupted naming what is missing or wrong, StorageUnavailable when it cannot
     be read.
     """
+    if isinstance(checkpoint, VerifiedCheckpoint):
+        return _load(str(checkpoint.directory), checkpoint.manifest, checkpoint.files)
     with checkpoint.as_directory() as directory:
         manifest, files = read_checkpoint(Path(directory))
+    return _load(directory, manifest, files)
+
+
+def _load(directory: str, manifest: Manifest, files: Mapping[str, bytes]) -> TrainingResumeContext:
     missing = [name for name in _REQUIRED if name not in files]
     if missing:
         raise _unfit(directory, missing[0], "not part of it")
-    # What history.json says stands in loop.pt too: it is there for readers without torch.
     states = {
         name: load_state(data, f"{directory}/{name}")
         for name, data in files.items()
         if name != HISTORY
     }
-    loop, random_states = _loop(states["loop.pt"], manifest, directory)
+    loop_state = _loop_state(states["loop.pt"], manifest, directory)
+    history = _history(loop_state, manifest, files, directory)
     return TrainingResumeContext(
         model_weights=states["model.pt"],
         optimizer_state=states["optimizer.pt"],
         scheduler_state=states.get("scheduler.pt"),
         best_model_weights=states.get("best_model.pt"),
-        loop=loop,
-        random_states=random_states,
+        loop=Loop(**{name: loop_state[name] for name in _LOOP_FIELDS}, history=history),
+        random_states=loop_state["random_states"],
         manifest=manifest,
     )
 
 
-def _loop(state: Any, manifest: Manifest, directory: str) -> tuple[Loop, dict[str, Any]]:
-    names = {field.name for field in dataclasses.fields(Loop)}
-    if not isinstance(state, dict) or set(state) != names | {"global_step", "random_states"}:
+def _loop_state(state: Any, manifest: Manifest, directory: str) -> dict[str, Any]:
+    expected = _LOOP_FIELDS | {"global_step", "random_states"}
+    if not isinstance(state, dict) or set(state) - {"history"} != expected:
         raise _unfit(directory, "loop.pt", "not the state of a loop that this version knows")
     if (state["epoch"], state["batch"]) != (manifest.epoch, manifest.batch):
         raise _unfit(directory, "loop.pt", "at another position than the manifest says")
-    history = [HistoryRow(**row) for row in state["history"]]
-    loop = Loop(**{name: state[name] for name in names - {"history"}}, history=history)
-    return loop, state["random_states"]
+    return state
+
+
+def _history(
+    loop_state: Mapping[str, Any], manifest: Manifest, files: Mapping[str, bytes], directory: str
+) -> list[HistoryRow]:
+    """`history.json`; else the rows in `loop.pt`, where versions before kept them."""
+    stored = loop_state.get("history")
+    old = None if stored is None else [HistoryRow(**row) for row in stored]
+    history = list(read_history(files)) if HISTORY in files else old
+    if history is None:
+        raise _unfit(directory, HISTORY, "not part of it")
+    if len(history) != manifest.epoch:
+        raise _unfit(directory, HISTORY, "not one row for each finished epoch")
+    if old is not None and old != history:
+        raise _unfit(directory, HISTORY, "another history than that in loop.pt")
+    return history
 
 
 def _unfit(directory: str, name: str, why: str) -> CheckpointCorrupted:

@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ktrdr.checkpoints.history import HISTORY, encode_history
 from ktrdr.operations.types import CheckpointType, HistoryRow
 from ktrdr.training.weights import save_state
 
@@ -71,12 +72,19 @@ def encode(snapshot: Snapshot) -> dict[str, bytes]:
         "scheduler.pt": snapshot.scheduler,
         "best_model.pt": snapshot.best_model,
         "loop.pt": {
-            **dataclasses.asdict(snapshot.loop),
+            **_without_history(snapshot.loop),
             "global_step": snapshot.global_step,
             "random_states": {str(snapshot.rank): plain_random_state(snapshot.random_state)},
         },
     }
-    return {name: save_state(state) for name, state in states.items() if state is not None}
+    files = {name: save_state(state) for name, state in states.items() if state is not None}
+    return files | {HISTORY: encode_history(snapshot.loop.history)}
+
+
+def _without_history(loop: Loop) -> dict[str, Any]:
+    """The history has a file of its own, readable without torch, and stands nowhere else."""
+    names = [entry.name for entry in dataclasses.fields(Loop)]
+    return {name: getattr(loop, name) for name in names if name != "history"}
 
 
 def cpu_copy(value: Any) -> Any:

@@ -18,6 +18,7 @@ from ktrdr.strategy.schema import Strategy
 from ktrdr.training.checkpoint_writer import CheckpointWriter, Position
 from ktrdr.training.context import Context
 from ktrdr.training.learner import Device, Learner
+from ktrdr.training.live_metrics import LiveMetrics
 from ktrdr.training.resume import TrainingResumeContext
 from ktrdr.training.state import NonFiniteLoss
 from ktrdr.training.weights import weights_digest
@@ -52,6 +53,8 @@ class Completed:
     best_epoch: int
     metrics: dict[str, Any]
     history: tuple[HistoryRow, ...]
+    stopped_early: bool = False
+    """Whether early stopping ended it before the epochs that were asked for."""
 
 
 @dataclass(frozen=True)
@@ -64,8 +67,8 @@ class Stopped:
     checkpoint: NewCheckpoint | None
 
 
-def _look_away(_learner: Learner) -> None:
-    """Nobody wants to see it."""
+def _ignore(_learner: Learner) -> None:
+    """Do nothing."""
 
 
 def fit(
@@ -73,15 +76,17 @@ def fit(
     dataset: Dataset,
     context: Context,
     resume: TrainingResumeContext | None = None,
-    look: Callable[[Learner], None] = _look_away,
+    after_epoch: Callable[[Learner], None] = _ignore,
 ) -> Completed | Stopped:
-    """Train to the end, or until the context wants a stop; `look` sees the learner every epoch.
+    """Train to the end, or until the context wants a stop; `after_epoch` is called after each.
 
     Raises NonFiniteLoss, DataChanged and CheckpointCorrupted (the checkpoint is of other data or
     another strategy), and whatever the context raises.
     """
     learner = _prepare(job, dataset, context, resume)
     clock, progress, triggers = context.clock, context.progress, job.strategy.training.checkpoint
+    live = LiveMetrics(learner, progress, clock())
+    context.enter(Phase.TRAINING)
     saved = None if resume is None else _position(learner)
     with (
         CheckpointWriter(context, job.provenance, saved) as writer,
@@ -94,15 +99,17 @@ def fit(
             for batch in learner.remaining_batches():
                 if (stop := context.stop_requested) is not None:
                     return _stop(learner, writer, context, stop)
-                if clock() >= due or writer.failure is not None:
-                    due = clock() + triggers.every_seconds
+                now = clock()
+                live.update(now)
+                if now >= due or writer.failure is not None:
+                    due = now + triggers.every_seconds
                     _save(learner, writer)
                 learner.step(batch)
                 progress.step += 1
             row = learner.finish_epoch()
-            progress.metrics = row.metrics
+            live.epoch_finished(row)
             context.epoch_finished(row)
-            look(learner)
+            after_epoch(learner)
             if row.epoch % triggers.every_epochs == 0:
                 due = clock() + triggers.every_seconds
                 _save(learner, writer)
@@ -116,16 +123,14 @@ def _prepare(
     job: TrainingJob, dataset: Dataset, context: Context, resume: TrainingResumeContext | None
 ) -> Learner:
     torch.set_num_threads(job.threads)
-    place = Device(torch.device(job.device), context.rank, context.clock)
-    learner = Learner(job.strategy, dataset, place)
+    device = Device(torch.device(job.device), context.rank, context.clock)
+    learner = Learner(job.strategy, dataset, device)
     if resume is not None:
         made_under = resume.manifest.strategy_fingerprint
         learner.restore(resume, changed=made_under != job.provenance.strategy_fingerprint)
-    history, progress = learner.loop.history, context.progress
+    progress = context.progress
     progress.epochs, progress.batches = job.strategy.training.epochs, learner.num_batches
     progress.step = learner.steps
-    progress.metrics = history[-1].metrics if history else None
-    context.enter(Phase.TRAINING)
     return learner
 
 
@@ -155,16 +160,17 @@ def _complete(learner: Learner) -> Completed:
         best_epoch=learner.loop.best_epoch,
         metrics=metrics,
         history=tuple(learner.loop.history),
+        stopped_early=learner.stopped_early,
     )
 
 
 @contextlib.contextmanager
 def _failure_saved(learner: Learner, writer: CheckpointWriter) -> Iterator[None]:
-    """Save where an error strikes between steps; trouble with that is noted, never raised."""
+    """Save where an error strikes between steps; an error of that is noted, never raised."""
     try:
         yield
     except Exception as error:
-        if not learner.torn and not isinstance(error, NonFiniteLoss | Conflict):
+        if not learner.mid_update and not isinstance(error, NonFiniteLoss | Conflict):
             try:
                 writer.finish(learner.snapshot(CheckpointType.FAILURE))
             except Exception as trouble:

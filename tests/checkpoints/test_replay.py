@@ -28,6 +28,7 @@ from recorded_disk import (
     moved_before,
     without,
 )
+from service_context import ServiceContext
 from torch import Tensor
 
 from ktrdr.checkpoints.cleanup import sweep_operation
@@ -39,9 +40,8 @@ from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
 from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import (
-    Checkpoint,
     CheckpointType,
-    NewCheckpoint,
+    HistoryRow,
     Operation,
     Status,
     StopKind,
@@ -51,7 +51,7 @@ from ktrdr.store import SqlStore
 from ktrdr.store.sql import SqlTransaction
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.checkpoint_writer import CheckpointWriter
-from ktrdr.training.context import CheckpointFolder, LocalContext
+from ktrdr.training.context import CheckpointFolder
 from ktrdr.training.resume import restore_from_checkpoint
 from ktrdr.training.state import Loop, Snapshot, random_state
 from ktrdr.training.trainer import Completed, TrainingJob
@@ -74,22 +74,6 @@ LONG = pytest.mark.timeout(120 + 60 * CASES)
 
 class Broken(Exception):
     """What a crash has lost or left that it must not."""
-
-
-class ServiceContext(LocalContext):
-    """Commits to the real service, as a driver does."""
-
-    service: OperationsService
-
-    def __init__(self, bench: Bench, operation: Operation) -> None:
-        super().__init__(bench.storage, operation.operation_id, operation.attempt)
-        self.service = bench.service
-
-    def commit(self, checkpoint: NewCheckpoint) -> Sequence[Checkpoint]:
-        return self.service.commit_checkpoint(self.operation_id, self.attempt, checkpoint)
-
-    def forget(self, ids: Sequence[int]) -> None:
-        self.service.forget_checkpoints(self.operation_id, tuple(ids))
 
 
 @dataclass(frozen=True)
@@ -176,7 +160,7 @@ def _complete(bench: Bench, operation: Operation) -> None:
 
 
 def _train(bench: Bench, operation: Operation, best: tuple[int, ...], until: int) -> None:
-    context = ServiceContext(bench, operation)
+    context = ServiceContext(bench.service, operation, files=bench.storage.files)
     with CheckpointWriter(context, PROVENANCE, None) as writer:
         for number in range(1, until + 1):
             assert writer.finish(_snapshot(operation.attempt, number, number in best)) is not None
@@ -185,9 +169,10 @@ def _train(bench: Bench, operation: Operation, best: tuple[int, ...], until: int
 
 def _snapshot(attempt: int, number: int, is_best: bool) -> Snapshot:
     epoch = 10 * attempt + number
+    history = [HistoryRow(n, {"train_loss": 1.0 / n}) for n in range(1, epoch + 1)]
     return Snapshot(
         checkpoint_type=CheckpointType.PERIODIC,
-        loop=Loop(seed=1, epoch=epoch, best_epoch=epoch if is_best else 0),
+        loop=Loop(1, epoch, 0, history, best_epoch=epoch if is_best else 0),
         global_step=epoch,
         model=_weights(attempt, number),
         optimizer={"param_groups": []},

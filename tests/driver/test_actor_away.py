@@ -127,7 +127,7 @@ def test_before_the_last_word_everything_that_waits_is_delivered(
 ) -> None:
     line.there.clear()
     writer.finish(snapshot(1))
-    context.warn("something was wrong meanwhile")
+    context.warn("CHECKPOINT_NOT_SAVED", "something was wrong meanwhile")
     threading.Timer(0.2, line.there.set).start()
     context.settle()
     assert [row.number for row in bench.service.checkpoints(line.operation_id)] == [1]

@@ -88,7 +88,7 @@ def test_no_pickled_object_is_ever_loaded(tmp_path: Path, name: str, data: bytes
     )
     latest = bench.context.latest_checkpoint()
     assert latest is not None
-    files = {path.name: path.read_bytes() for path in latest.path.glob("*.pt")}
+    files = {path.name: path.read_bytes() for path in latest.directory.glob("*.pt")}
     new = write_checkpoint(bench.storage, header, files | {name: data})
 
     with pytest.raises(CheckpointCorrupted, match=name):

@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Sequence
 from pathlib import Path
 
 from tiny_training import BATCHES, OPERATION, make_dataset, make_job
 
-from ktrdr.operations.types import Checkpoint, NewCheckpoint, StopKind
+from ktrdr.operations.types import NewCheckpoint, StopKind
 from ktrdr.storage.root import Storage
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.context import LocalContext
@@ -40,12 +39,11 @@ class Talking(LocalContext):
         sys.stdout.flush()
         return None
 
-    def commit(self, checkpoint: NewCheckpoint) -> Sequence[Checkpoint]:
-        doomed = super().commit(checkpoint)
+    def commit(self, checkpoint: NewCheckpoint) -> None:
+        super().commit(checkpoint)
         self.wrote.set()
         if self.first is not None and checkpoint.epoch * BATCHES + checkpoint.batch > self.first:
             self.moved_on.set()
-        return doomed
 
 
 def main(root: str, attempt: str, strategy: str) -> None:

@@ -36,7 +36,10 @@ def main(root: str) -> None:
     result = fit(job, dataset, context)
     resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY,) * 2)
     assert isinstance(result, Completed)
-    json.dump({"outcome": outcome(result), "warnings": context.warnings}, sys.stdout)
+    json.dump(
+        {"outcome": outcome(result), "warnings": [said.message for said in context.warnings]},
+        sys.stdout,
+    )
 
 
 if __name__ == "__main__":

@@ -7,22 +7,22 @@ service), in this process.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
+from service_context import ServiceContext
 
 from ktrdr.client import Client, Operation
 from ktrdr.data.sample import sample_bars
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Checkpoint, HistoryRow, NewCheckpoint, Report, StopKind
 from ktrdr.operations.types import Operation as Row
+from ktrdr.operations.types import StopKind
 from ktrdr.settings import read_settings
-from ktrdr.storage.root import Storage
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.training.context import CheckpointFolder, LocalContext
+from ktrdr.training.context import CheckpointFolder
 from ktrdr.training.plan import planned_dataset, planned_job
 from ktrdr.training.resume import restore_from_checkpoint
 from ktrdr.training.trainer import Completed, Stopped, TrainingJob, fit
@@ -38,32 +38,6 @@ TRAINING: dict[str, Any] = {
     "lr_scheduler": {"type": "reduce_on_plateau", "factor": 0.5, "patience": 0},
     "checkpoint": {"every_epochs": 1, "every_seconds": 300},
 }
-
-
-class ServiceContext(LocalContext):
-    """Reports and commits through the service, as a driver does through the actor."""
-
-    def __init__(
-        self, service: OperationsService, row: Row, stop_at: int | None, stop_kind: StopKind
-    ) -> None:
-        storage = Storage(Path(row.plan.storage))
-        super().__init__(storage, row.operation_id, row.attempt, stop_at, stop_kind)
-        self._service = service
-        self._sequence = 0
-
-    def epoch_finished(self, row: HistoryRow) -> None:
-        self.say((row,))
-
-    def say(self, history: tuple[HistoryRow, ...] = ()) -> None:
-        self._sequence += 1
-        report = Report(self._sequence, None, self.progress.sample(), history)
-        self._service.report(self.operation_id, self.attempt, report)
-
-    def commit(self, checkpoint: NewCheckpoint) -> Sequence[Checkpoint]:
-        return self._service.commit_checkpoint(self.operation_id, self.attempt, checkpoint)
-
-    def forget(self, ids: Sequence[int]) -> None:
-        self._service.forget_checkpoints(self.operation_id, tuple(ids))
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from faults import FaultPlan, FaultyContext
 
 from ktrdr.checkpoints.manifest import ModelHeader, Provenance
 from ktrdr.checkpoints.model_store import write_model
@@ -176,15 +177,20 @@ class Bench:
         crisp = strategy.model.type == "neuro_fuzzy"
         self.dataset = dataset or make_dataset(regression=strategy.is_regression, crisp=crisp)
         self.attempt = 0
-        self.context: LocalContext
-        self.context_type = LocalContext
+        self.context: FaultyContext
 
     def run(
-        self, stop_at: int | None = None, resume: TrainingResumeContext | None = None
+        self,
+        stop_at: int | None = None,
+        resume: TrainingResumeContext | None = None,
+        killed_at: int | None = None,
     ) -> Completed | Stopped:
         """One attempt, from the latest checkpoint of earlier ones unless told otherwise."""
         self.attempt += 1
-        self.context = self.context_type(self.storage, OPERATION, self.attempt, stop_at)
+        plan = FaultPlan(killed_at=killed_at)
+        self.context = FaultyContext(
+            self.storage, OPERATION, plan, attempt=self.attempt, stop_at=stop_at
+        )
         resume = resume or self.restored()
         return fit(make_job(self.strategy, self.dataset), self.dataset, self.context, resume)
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from faults import KilledAt
 from tiny_training import (
     OPTIMIZERS,
     REGRESSION,
@@ -31,28 +32,12 @@ from tiny_training import (
 )
 
 from ktrdr.features.dataset import Dataset
-from ktrdr.operations.types import StopKind
 from ktrdr.strategy.schema import Strategy
-from ktrdr.training.context import LocalContext
 
 FIRST_SEED = int(os.environ.get("KTRDR_CHAOS_SEED", "20260101"))
 SEEDS = range(FIRST_SEED, FIRST_SEED + 18 * int(os.environ.get("KTRDR_CHAOS_CASES", "2")))
 KINDS = ("mlp", "lstm", "gru", "tcn", "neuro_fuzzy")
 LOSSES = {False: ("cross_entropy", "focal"), True: ("huber", "mse")}
-
-
-class KilledAt(BaseException):
-    """The end of a process at a batch boundary: nothing is saved any more."""
-
-
-class Mortal(LocalContext):
-    """Dies where it would have been stopped."""
-
-    @property
-    def stop_requested(self) -> StopKind | None:
-        if super().stop_requested is not None:
-            raise KilledAt
-        return None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,10 +148,8 @@ def test_stopped_and_killed_anywhere_equals_straight(tmp_path: Path, seed: int) 
     told = f"seed {seed}: stopped at {stops}; {case.strategy.model}; {case.strategy.training}"
     for step, killed in stops:
         if killed:
-            bench.context_type = Mortal
             with pytest.raises(KilledAt):
-                bench.run(step)
-            bench.context_type = LocalContext
+                bench.run(killed_at=step)
         else:
             stopped = bench.stop(step)
             assert (stopped.epoch, stopped.batch) == divmod(step, batches), told

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import errno
-import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from faults import NO_FAULTS, FaultPlan, FaultyContext
 from tiny_training import (
     BATCHES,
     EPOCHS,
@@ -23,9 +22,9 @@ from tiny_training import (
 )
 
 from ktrdr.checkpoints.adoption import found
-from ktrdr.checkpoints.verify import verify_row
+from ktrdr.checkpoints.verify import VerifiedCheckpoint, verify_row
 from ktrdr.errors import StaleAttempt, StoreUnavailable
-from ktrdr.operations.types import Checkpoint, CheckpointType, HistoryRow, NewCheckpoint, Phase
+from ktrdr.operations.types import CheckpointType, Phase
 from ktrdr.storage.posix import Files
 from ktrdr.storage.root import Storage
 from ktrdr.training import trainer
@@ -40,19 +39,9 @@ from ktrdr.training.trainer import Completed, Stopped, fit
 EVALUATE = "ktrdr.training.learner.evaluate"
 
 
-class Recording(LocalContext):
-    """Remembers every checkpoint that was committed; its clock shows one second per batch."""
-
-    def __init__(self, storage: Storage, stop_at: int | None = None) -> None:
-        super().__init__(storage, OPERATION, 1, stop_at)
-        self.committed: list[tuple[CheckpointType, int, int]] = []
-
-    def clock(self) -> float:
-        return float(self.progress.step)
-
-    def commit(self, checkpoint: NewCheckpoint) -> Sequence[Checkpoint]:
-        self.committed.append((checkpoint.checkpoint_type, checkpoint.epoch, checkpoint.batch))
-        return super().commit(checkpoint)
+def recording(root: Path, plan: FaultPlan = NO_FAULTS, stop_at: int | None = None) -> FaultyContext:
+    """A context whose clock shows one second per batch."""
+    return FaultyContext(make_storage(root), OPERATION, plan, stop_at=stop_at, ticking=True)
 
 
 def train(context: LocalContext, **training: Any) -> Completed | Stopped:
@@ -79,7 +68,7 @@ def expected(tmp_path: Path) -> dict[str, Any]:
 
 @pytest.mark.usefixtures("patient")
 def test_the_time_trigger_works_from_the_start_and_inside_epochs(tmp_path: Path) -> None:
-    context = Recording(make_storage(tmp_path))
+    context = recording(tmp_path)
     train(context, checkpoint={"every_epochs": 1000, "every_seconds": 3})
     assert context.committed == [
         (CheckpointType.INITIAL, 0, 0),
@@ -91,7 +80,7 @@ def test_the_time_trigger_works_from_the_start_and_inside_epochs(tmp_path: Path)
 
 @pytest.mark.usefixtures("patient")
 def test_the_epoch_trigger_saves_at_boundaries(tmp_path: Path) -> None:
-    context = Recording(make_storage(tmp_path))
+    context = recording(tmp_path)
     train(context, epochs=6, checkpoint={"every_epochs": 2})
     assert context.committed == [
         (CheckpointType.INITIAL, 0, 0),
@@ -109,7 +98,7 @@ def test_a_resumed_run_makes_no_initial_checkpoint(tmp_path: Path) -> None:
 
 @pytest.mark.usefixtures("patient")
 def test_two_newest_and_the_best_checkpoint_stay(tmp_path: Path) -> None:
-    context = Recording(make_storage(tmp_path))
+    context = recording(tmp_path)
     result = train(context, epochs=8, learning_rate=0.2, seed=13, checkpoint={"every_epochs": 1})
     assert isinstance(result, Completed)
     assert result.best_epoch < 6
@@ -136,14 +125,14 @@ def test_periodic_checkpoints_are_skipped_while_one_is_written_and_a_stop_waits(
 ) -> None:
     files = Gated()
 
-    class OpensWhenStopping(Recording):
+    class OpensWhenStopping(FaultyContext):
         def enter(self, phase: Phase) -> None:
             super().enter(phase)
             if phase is Phase.STOPPING:
                 files.gate.set()
 
     storage = Storage(make_storage(tmp_path).root, files)
-    context = OpensWhenStopping(storage, stop_at=2 * BATCHES + 1)
+    context = OpensWhenStopping(storage, OPERATION, stop_at=2 * BATCHES + 1, ticking=True)
     result = train(context, checkpoint={"every_epochs": 1, "every_seconds": 1})
     assert isinstance(result, Stopped)
     assert result.checkpoint is not None
@@ -153,33 +142,21 @@ def test_periodic_checkpoints_are_skipped_while_one_is_written_and_a_stop_waits(
     ]
 
 
-class FullFor(Files):
-    """The disk is full while the named checkpoints are written."""
-
-    def __init__(self, *numbers: int) -> None:
-        self._full = {f".tmp-checkpoint-{number:06d}" for number in numbers}
-
-    def write(self, path: Path, data: bytes) -> None:
-        if path.parent.name in self._full:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        super().write(path, data)
-
-
 @pytest.mark.usefixtures("patient")
 def test_a_full_disk_is_a_warning_and_the_next_trigger_tries_again(
     tmp_path: Path, expected: dict[str, Any]
 ) -> None:
-    context = Recording(Storage(make_storage(tmp_path / "s").root, FullFor(2, 3)))
+    context = recording(tmp_path / "s", FaultPlan(full_for=frozenset({2, 3})))
     result = train(context, checkpoint={"every_epochs": 1})
     assert isinstance(result, Completed)
     assert outcome(result) == expected
     assert [position[1:] for position in context.committed] == [(0, 0), (3, 0)]
     assert len(context.warnings) == 2
-    assert "No space left" in context.warnings[0]
+    assert "No space left" in context.warnings[0].message
 
 
 def test_a_stop_that_cannot_be_saved_keeps_the_last_good_one(tmp_path: Path) -> None:
-    context = Recording(Storage(make_storage(tmp_path).root, FullFor(2)), stop_at=3)
+    context = recording(tmp_path, FaultPlan(full_for=frozenset({2})), stop_at=3)
     result = train(context)
     assert isinstance(result, Stopped)
     assert result.checkpoint is None
@@ -190,24 +167,17 @@ def test_a_stop_that_cannot_be_saved_keeps_the_last_good_one(tmp_path: Path) -> 
 
 
 def test_an_absent_store_is_a_warning(tmp_path: Path, expected: dict[str, Any]) -> None:
-    class NoStore(Recording):
-        def commit(self, _: NewCheckpoint) -> Sequence[Checkpoint]:
-            raise StoreUnavailable("the store is away: try later")
-
-    context = NoStore(make_storage(tmp_path / "s"))
+    away = StoreUnavailable("the store is away: try later")
+    context = recording(tmp_path / "s", FaultPlan(commit=away))
     result = train(context)
     assert isinstance(result, Completed)
     assert outcome(result) == expected
-    assert "the store is away" in context.warnings[0]
+    assert "the store is away" in context.warnings[0].message
 
 
 @pytest.mark.parametrize("error", [StaleAttempt("attempt 1 is over"), KeyError("a bug")])
 def test_an_error_of_the_writer_ends_the_training(tmp_path: Path, error: Exception) -> None:
-    class Refusing(Recording):
-        def commit(self, _: NewCheckpoint) -> Sequence[Checkpoint]:
-            raise error
-
-    context = Refusing(make_storage(tmp_path))
+    context = recording(tmp_path, FaultPlan(commit=error))
     with pytest.raises(type(error)):
         train(context, epochs=100_000)
     assert found(context.storage, OPERATION, 1)[1:] == ()
@@ -241,7 +211,7 @@ def _resumed(context: LocalContext) -> Completed:
 def test_an_error_while_validating_is_saved_at_the_end_of_the_epoch_and_resumes_exactly(
     tmp_path: Path, expected: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = Recording(make_storage(tmp_path / "s"))
+    context = recording(tmp_path / "s")
     with monkeypatch.context() as patched:
         patched.setattr(EVALUATE, _fails_once(evaluate, 2))
         with pytest.raises(RuntimeError, match="out of luck"):
@@ -253,11 +223,8 @@ def test_an_error_while_validating_is_saved_at_the_end_of_the_epoch_and_resumes_
 def test_an_error_of_the_context_is_saved_at_the_boundary(
     tmp_path: Path, expected: dict[str, Any]
 ) -> None:
-    class Failing(Recording):
-        def epoch_finished(self, _: HistoryRow) -> None:
-            raise RuntimeError("out of luck")
-
-    context = Failing(make_storage(tmp_path / "s"))
+    plan = FaultPlan(epoch_finished=RuntimeError("out of luck"))
+    context = recording(tmp_path / "s", plan)
     with pytest.raises(RuntimeError, match="out of luck"):
         train(context)
     assert context.committed[-1] == (CheckpointType.FAILURE, 1, 0)
@@ -267,7 +234,7 @@ def test_an_error_of_the_context_is_saved_at_the_boundary(
 def test_an_error_inside_a_step_is_not_saved(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = Recording(make_storage(tmp_path))
+    context = recording(tmp_path)
     monkeypatch.setattr(ClassCriterion, "mean", _fails_once(ClassCriterion.mean, BATCHES + 2))
     with pytest.raises(RuntimeError, match="out of luck"):
         train(context)
@@ -277,7 +244,7 @@ def test_an_error_inside_a_step_is_not_saved(
 def test_an_error_while_testing_the_best_model_is_not_saved_as_the_live_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    context = Recording(make_storage(tmp_path))
+    context = recording(tmp_path)
     monkeypatch.setattr(EVALUATE, _fails_once(evaluate, EPOCHS + 1))
     with pytest.raises(RuntimeError, match="out of luck"):
         train(context)
@@ -286,11 +253,47 @@ def test_an_error_while_testing_the_best_model_is_not_saved_as_the_live_one(
 
 @pytest.mark.usefixtures("patient")
 def test_history_and_progress_reach_the_context_as_they_happen(tmp_path: Path) -> None:
-    context = Recording(make_storage(tmp_path))
+    context = recording(tmp_path)
     result = train(context)
     assert isinstance(result, Completed)
     assert tuple(context.history) == result.history
     progress = context.progress.sample()
     assert (progress.epoch, progress.epochs, progress.batch) == (EPOCHS, EPOCHS, 0)
     assert progress.percent == 100.0
-    assert progress.metrics == result.history[-1].metrics
+    assert progress.metrics is not None
+    assert result.history[-1].metrics.items() <= progress.metrics.items()
+    assert progress.metrics["best_epoch"] == result.best_epoch
+    best = result.history[result.best_epoch - 1].metrics
+    assert progress.metrics["best_score"] == best[progress.metrics["monitor"]]
+
+
+@pytest.mark.usefixtures("patient")
+def test_the_running_loss_is_shown_before_the_first_epoch_has_ended(tmp_path: Path) -> None:
+    context = recording(tmp_path, stop_at=2)
+    train(context, epochs=2)
+    shown = context.progress.sample().metrics
+    assert shown is not None
+    first = restore_from_checkpoint(_latest(context)).loop
+    assert set(shown) == {"running_loss", "batches_per_s"}
+    assert 0 < shown["running_loss"] < 3
+    assert shown["batches_per_s"] == 1.0
+    assert (first.epoch, first.batch) == (0, 2)
+
+
+def test_a_resumed_run_shows_at_once_what_its_checkpoint_knows(tmp_path: Path) -> None:
+    bench = Bench(tmp_path, make_strategy())
+    bench.stop(BATCHES + 2)
+    bench.stop(BATCHES + 2)
+    shown = bench.context.progress.sample().metrics
+    restored = bench.restored()
+    assert shown is not None
+    assert restored is not None
+    assert shown["running_loss"] == restored.loop.loss_total / 32
+    assert (shown["best_epoch"], shown["monitor"]) == (1, "val_loss")
+    assert shown["best_score"] == restored.training_history[0].metrics["val_loss"]
+
+
+def _latest(context: LocalContext) -> VerifiedCheckpoint:
+    latest = context.latest_checkpoint()
+    assert latest is not None
+    return latest

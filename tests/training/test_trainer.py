@@ -285,4 +285,4 @@ def test_no_part_of_a_snapshot_may_be_no_number(part: str) -> None:
             learner.loop.loss_total = np.nan
     with pytest.raises(NonFiniteLoss, match=part):
         learner.snapshot(CheckpointType.PERIODIC)
-    assert learner.torn
+    assert learner.mid_update

@@ -83,13 +83,13 @@ class Attempt:
         context.board = self._board
         latest = context.latest_checkpoint()
         resume = restore_from_checkpoint(latest) if latest else None
-        result = fit(job, dataset, context, resume, self._look)
+        result = fit(job, dataset, context, resume, self._log_state)
         if order.hold:
             self._hold()
         if isinstance(result, Completed):
             write_outcome(self._folder, outcome(result))
 
-    def _look(self, learner: Learner) -> None:
+    def _log_state(self, learner: Learner) -> None:
         snapshot = learner.snapshot(CheckpointType.PERIODIC)
         row = learner.loop.history[-1]
         metrics = _lasting(row.metrics)
@@ -117,8 +117,8 @@ class ShownContext(LocalContext):
         self.board[SharedCounters.BATCHES] = self.progress.batches
         self.board[SharedCounters.STEP] = self.progress.step
 
-    def warn(self, message: str) -> None:
-        super().warn(message)
+    def warn(self, code: str, message: str) -> None:
+        super().warn(code, message)
         _complain(message)
 
 
