@@ -107,8 +107,9 @@ class SqlReader:
             table.c.swept_attempt < table.c.attempt, over, own
         )
         superseded = select(tables.checkpoints.c.operation_id).where(doomed)
-        found = table.c.operation_id.in_(union(unswept, superseded))
-        return self._ids(select(table.c.operation_id).where(found, or_(own, ended)))
+        found = union(unswept, superseded).subquery()
+        query = select(table.c.operation_id).join(found, table.c.operation_id == found.c[0])
+        return self._ids(query.where(or_(own, ended)))
 
     def expired(self, ended_before: datetime) -> tuple[str, ...]:
         table = tables.operations
