@@ -20,7 +20,8 @@ from ktrdr.errors import ClusterUnavailable, Conflict, describe
 from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import FailureReason, Owner, OwnerKind, Status
 from ktrdr.settings import Settings
-from ktrdr.supervisor.supervisor import GRACE_S, RENEW_EVERY_S
+from ktrdr.supervisor.decisions import GRACE_S
+from ktrdr.supervisor.lease_renewal import RENEW_EVERY_S
 
 
 class EmbeddedRay:

@@ -24,7 +24,7 @@ from ktrdr.errors import ClusterUnavailable, Unreachable
 from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import Status
 from ktrdr.settings import Settings
-from ktrdr.supervisor.supervisor import GRACE_S
+from ktrdr.supervisor.decisions import GRACE_S
 
 START_DEADLINE_S = 90.0
 UNSAVED_S = 10.0
