@@ -142,7 +142,7 @@ def loss_of(error: RayError) -> Lost:
 
     A process that the kernel killed for its memory is `driver_lost`: Ray cannot tell.
     """
-    lines = str(error).strip().splitlines()
+    lines = str(error).strip().splitlines() or [type(error).__name__]
     if isinstance(error, OutOfMemoryError):
         return Lost(FailureReason.OUT_OF_MEMORY, f"the driver is gone: {lines[0]}")
     reason = FailureReason.DRIVER_LOST
