@@ -127,7 +127,8 @@ class Client:
         """
         from ktrdr.usecases import rerun
 
-        return self._submit((rerun.prepare(self.service.get(operation.id), self.storage()),))[0]
+        row, cache_bytes = self.service.get(operation.id), self.settings.cache_bytes
+        return self._submit((rerun.prepare(row, self.storage(), cache_bytes),))[0]
 
     def _submit(self, prepared: Prepared) -> tuple[Operation, ...]:
         rows = [
@@ -150,7 +151,8 @@ class Client:
         from ktrdr.usecases import submit
 
         overrides = submit.Overrides(symbols, timeframes, start_date, end_date, epochs, seed)
-        return submit.prepare(Path(strategy), overrides, self.storage())
+        cache_bytes = self.settings.cache_bytes
+        return submit.prepare(Path(strategy), overrides, self.storage(), cache_bytes)
 
     def launch(self, operation: Operation) -> None:
         """Start Ray for an operation that this client submitted or resumed, where none is up.

@@ -11,7 +11,9 @@ from ktrdr.storage.root import Storage
 from ktrdr.usecases import submit
 
 
-def prepare(row: Operation, storage: Storage) -> tuple[Request, Plan]:
+def prepare(
+    row: Operation, storage: Storage, cache_bytes: int | None = None
+) -> tuple[Request, Plan]:
     """Return the request and plan of a new operation like `row`, of the same fold alone.
 
     The strategy's file is read again, as it is now, and so are the bars.
@@ -24,7 +26,7 @@ def prepare(row: Operation, storage: Storage) -> tuple[Request, Plan]:
     overrides = submit.Overrides(**plan.overrides)
     places = [Path(place) for place in (row.request.strategy_path, plan.strategy_given) if place]
     path = next((place for place in places if place.is_file()), places[0])
-    found = submit.prepare(path, overrides, storage, only_fold=fold or 1)
+    found = submit.prepare(path, overrides, storage, cache_bytes, only_fold=fold or 1)
     if not found or found[0][0].fold != fold:
         raise Usage(
             f"the split of {path} was changed since {row.operation_id}, which trained"

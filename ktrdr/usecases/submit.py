@@ -51,17 +51,22 @@ class Overrides:
 
 
 def prepare(
-    path: Path, overrides: Overrides, storage: Storage, only_fold: int | None = None
+    path: Path,
+    overrides: Overrides,
+    storage: Storage,
+    cache_bytes: int | None = None,
+    only_fold: int | None = None,
 ) -> tuple[tuple[Request, Plan], ...]:
     """Check strategy, options and bars, and resolve what every attempt will use.
 
     One request and plan for each fold of the strategy's split, or for the one fold asked for:
-    none when the split does not have it.
+    none when the split does not have it. `cache_bytes` bounds the features kept on the storage
+    (None: without bound).
 
     Raises:
         StrategyNotFound, InvalidStrategy, Usage, DataNotFound, InvalidData.
     """
-    from ktrdr.features.cache import cached_dataset
+    from ktrdr.features.cache import prepare_dataset
 
     given = overrides.checked()
     given_path, path = path, path.absolute()
@@ -72,13 +77,13 @@ def prepare(
     for fold in range(1, split.num_folds + 1):
         if only_fold not in (None, fold):
             continue
-        dataset = cached_dataset(storage.root, strategy, market, fold)
+        digest = prepare_dataset(storage.root, strategy, market, fold, cache_bytes)
         plan = Plan(
             config=loading.config(strategy),
             overrides=given,
             strategy_fingerprint=loading.fingerprint(strategy),
             data_fingerprint=market.fingerprint,
-            dataset_digest=dataset.digest,
+            dataset_digest=digest,
             spans=[asdict(span) for span in market.spans],
             storage=str(storage.root),
             strategy_given=str(given_path),
