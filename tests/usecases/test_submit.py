@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from local_cluster import RowsClient
 from rehearsed_strategy import STRATEGY, write_bars
 
-from ktrdr.client import Client
 from ktrdr.data.store import BarStore
 from ktrdr.settings import read_settings
 from ktrdr.storage.root import Storage
@@ -53,8 +53,8 @@ def test_the_features_on_the_storage_keep_to_their_bound(
 ) -> None:
     environ = {"KTRDR_CACHE_BYTES": "0"}
     settings = read_settings(environ, home=tmp_path / "home", storage=storage.root)
-    with Client(settings) as client:
-        client.submit(path)
+    with RowsClient(settings) as client:
+        client.train(path)
         first = entries(storage)
         client.submit(path, start_date="2020-01-10")
     assert len(first) == len(entries(storage)) == 1
