@@ -24,8 +24,10 @@ class Settings:
     """How long a training may show no progress, unless it has been slower before."""
     cache_bytes: int = CACHE_BYTES
     """How much the features kept on the storage may take; those in use stay in any case."""
+    idle_s: float = 600.0
+    """How long the local cluster stays after its last operation has ended."""
     ray_address: str | None = None
-    """Of a cluster to join; None: the one that `ktrdr up` raised, else one of our own."""
+    """Of a cluster of many nodes; None: the local cluster of the home."""
 
     def environment(self) -> dict[str, str]:
         """The variables from which another process reads the same settings."""
@@ -35,6 +37,7 @@ class Settings:
             "KTRDR_STORAGE": str(self.storage),
             "KTRDR_HANG_AFTER_S": str(self.hang_after_s),
             "KTRDR_CACHE_BYTES": str(self.cache_bytes),
+            "KTRDR_IDLE_S": str(self.idle_s),
         }
 
 
@@ -65,6 +68,7 @@ def read_settings(
         cache_bytes=_bytes(
             "KTRDR_CACHE_BYTES", environ.get("KTRDR_CACHE_BYTES") or f"{CACHE_BYTES}"
         ),
+        idle_s=_seconds("KTRDR_IDLE_S", environ.get("KTRDR_IDLE_S") or "600"),
         ray_address=environ.get("RAY_ADDRESS") or None,
     )
 
