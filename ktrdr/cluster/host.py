@@ -173,7 +173,7 @@ class Host:
 
     def _renew_until(self, started: threading.Event) -> None:
         """Keep the lease until the actor does."""
-        from ktrdr.supervisor.supervisor import RENEW_EVERY_S
+        from ktrdr.supervisor.lease_renewal import RENEW_EVERY_S
 
         while not started.wait(RENEW_EVERY_S):
             with contextlib.suppress(KtrdrError), self._service() as service:
