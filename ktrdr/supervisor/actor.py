@@ -10,7 +10,6 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Any, TypeVar
 
 from ktrdr.errors import KtrdrError, StoreUnavailable
@@ -18,11 +17,15 @@ from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import Checkpoint, Operation, Owner
 from ktrdr.settings import Settings, read_settings
 from ktrdr.store import open_store
+from ktrdr.supervisor.description import Description
+from ktrdr.supervisor.ending import Ending, end_cluster
 from ktrdr.supervisor.lease_renewal import LeaseRenewal
 from ktrdr.supervisor.liveness import LivenessLimits
+from ktrdr.supervisor.nodes import nodes
 from ktrdr.supervisor.ray_drivers import RayDrivers
 from ktrdr.supervisor.supervisor import Supervisor
 from ktrdr.supervisor.sweeper import StorageWorker
+from ktrdr.version import version
 
 T = TypeVar("T")
 
@@ -49,15 +52,19 @@ log = logging.getLogger(__name__)
 class OperationsActor:
     """Detached, restarted by Ray whenever it dies; keeps nothing but what the store holds."""
 
-    def __init__(self, owner: Owner) -> None:
+    def __init__(
+        self, owner: Owner, address: str | None = None, dashboard: str | None = None
+    ) -> None:
+        """`address` and `dashboard` of its Ray are written into the owner's row."""
         self._owner = owner
+        self._facts = {"version": version(), "address": address, "dashboard": dashboard}
         self._service: OperationsService | None = None
         self._supervisor: Supervisor | None = None
         threading.Thread(target=self._supervise, name="supervisor", daemon=True).start()
 
-    def hello(self) -> dict[str, str]:
-        """Return what a client compares with its own: version, and the store's id."""
-        return {"version": version("ktrdr"), "store_id": self._open_service().store_id()}
+    def version(self) -> str:
+        """Return which ktrdr this is."""
+        return version()
 
     def ready(self) -> bool:
         """Say whether the store is open and the rows are reconciled."""
@@ -80,6 +87,10 @@ class OperationsActor:
         if self._supervisor is not None:
             self._supervisor.shut_down()
 
+    def idle(self) -> bool:
+        """Say whether nothing of this owner is pending or running."""
+        return not self._open_service().owned(self._owner.id)
+
     def _open_service(self) -> OperationsService:
         if self._service is None:
             raise StoreUnavailable("the operations actor is still opening its store: try again")
@@ -87,16 +98,22 @@ class OperationsActor:
 
     def _supervise(self) -> None:
         settings = _retried(read_settings)
-        self._service = _retried(lambda: _open(settings))
-        LeaseRenewal(self._service, self._owner.id).start()
-        storage = StorageWorker(self._service)
+        self._service = service = _retried(lambda: _open(settings))
+        _retried(lambda: service.register_owner(self._owner, version()))
+        LeaseRenewal(service, self._owner.id).start()
+        storage = StorageWorker(service)
         storage.start()
         limits = LivenessLimits(settings.hang_after_s, 10 * settings.hang_after_s)
-        supervisor = Supervisor(self._service, self._owner, RayDrivers(), storage, limits=limits)
+        supervisor = Supervisor(service, self._owner, RayDrivers(), storage, limits=limits)
+        description = Description(service, self._owner.id, self._facts)
+        ending = Ending(service, self._owner, settings.idle_s)
         _retried(supervisor.reconcile)
         self._supervisor = supervisor
         while True:
             _retried(supervisor.tick)
+            _retried(lambda: description.renew(nodes))
+            if _retried(lambda: ending.look(supervisor.shut_down)):
+                end_cluster(self._owner)
             time.sleep(TICK_S)
 
 

@@ -17,7 +17,7 @@ from ktrdr.data.store import BarStore
 from ktrdr.errors import DataChanged, Usage
 from ktrdr.settings import read_settings
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.training.plan import planned_dataset
+from ktrdr.training.plan import check_planned_data
 
 SHIPPED = Path(__file__).parents[2] / "strategies" / "mean_reversion.yaml"
 ROWS = 1500
@@ -67,7 +67,7 @@ def test_strategies_and_operations_show_all_series(
         "mode": "multi_timeframe", "list": ["1h", "4h"], "base_timeframe": None, "resample": True,
     }  # fmt: skip
     assert yaml.safe_load(ktrdr("strategies", "show", str(strategy)).out) == shown
-    operation = client.submit(strategy)
+    operation = client.train(strategy)
     assert operation.record()["request"]["symbols"] == ["ONE", "TWO"]
     assert operation.record()["request"]["fold"] is None
     assert "ONE,TWO 1h,4h" in ktrdr("operations", "list").out
@@ -75,14 +75,14 @@ def test_strategies_and_operations_show_all_series(
 
 
 def test_options_choose_series_and_are_checked(client: Client, strategy: Path) -> None:
-    one = client.submit(strategy, symbols=["TWO"], timeframes=["1h"])
+    one = client.train(strategy, symbols=["TWO"], timeframes=["1h"])
     assert one.record()["request"]["symbols"] == ["TWO"]
     plan = client.service.get(one.id).plan
     assert [(span["symbol"], span["timeframe"]) for span in plan.spans] == [("TWO", "1h")]
     with pytest.raises(Usage, match="name each symbol once: ONE, ONE"):
-        client.submit(strategy, symbols=["ONE", "ONE"])
+        client.train(strategy, symbols=["ONE", "ONE"])
     with pytest.raises(Usage, match="60m is written 1h"):
-        client.submit(strategy, timeframes=["60m"])
+        client.train(strategy, timeframes=["60m"])
 
 
 def test_folds_are_submitted_one_by_one_with_their_own_datasets(
@@ -91,9 +91,9 @@ def test_folds_are_submitted_one_by_one_with_their_own_datasets(
     split = {"mode": "walk_forward", "folds": 2}
     path = edited(strategy, "training.data_split", split)
     with pytest.raises(Usage, match="2 folds, one operation each: use train_folds"):
-        client.submit(path)
+        client.train(path)
     assert client.operations()[1] == 0
-    made = client.submit_folds(path)
+    made = client.train_folds(path)
     rows = [client.service.get(operation.id) for operation in made]
     assert [row.request.fold for row in rows] == [1, 2]
     assert len({row.plan.dataset_digest for row in rows}) == 2
@@ -137,28 +137,27 @@ def test_what_cannot_be_trained_is_refused_with_numbers_before_anything_is_writt
 def test_a_resume_needs_every_series_as_it_was_and_no_more(
     client: Client, strategy: Path, home: Path
 ) -> None:
-    operation = client.submit(strategy)
+    operation = client.train(strategy)
     row = client.service.get(operation.id)
     config = validate_strategy(row.plan.config, "the plan")
-    digest = planned_dataset(row.request, row.plan, config).digest
     longer = sample_bars("ONE", rows=ROWS + 100, seed=7)
     store = BarStore(home / "storage")
     # appended bars, and a timeframe that would now be found instead of made
     store.write(sample_bars("ONE", rows=ROWS, seed=7))
     store.write(replace(resample(longer, "4h"), close=resample(longer, "4h").close))
-    assert planned_dataset(row.request, row.plan, config).digest == digest
+    check_planned_data(row.request, row.plan, config)
     revised = sample_bars("TWO", rows=ROWS, seed=8)
     revised.close[700] = revised.high[700]
     store.write(revised)
     with pytest.raises(DataChanged, match=r"the bars of ONE 1h .* or of TWO 1h .*revised"):
-        planned_dataset(row.request, row.plan, config)
+        check_planned_data(row.request, row.plan, config)
     store.write(revised.rows(700, 703))  # too few to make a bar of
     with pytest.raises(DataChanged, match=r"the bars of TWO 1h .*\(3 bars instead of 1,500\)"):
-        planned_dataset(row.request, row.plan, config)
+        check_planned_data(row.request, row.plan, config)
 
 
 def test_a_file_by_another_name_among_the_bars_is_left_alone(
     client: Client, strategy: Path, home: Path
 ) -> None:
     (home / "storage" / "bars" / "ONE" / "notes.parquet").write_bytes(b"mine")
-    client.submit(strategy)
+    client.train(strategy)
