@@ -58,10 +58,11 @@ class RayDrivers:
         """In the order of their launch."""
 
     def room(self) -> int:
-        free: float = ray.available_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
-        since = time.monotonic() - VIEW_LAG_S
-        unseen = sum(c.last is None and c.launched_at > since for c in self._connections.values())
-        return int(free / NUM_CPUS) - unseen
+        drivers, since = self._connections.values(), time.monotonic() - VIEW_LAG_S
+        unseen = sum(driver.last is None and driver.launched_at > since for driver in drivers)
+        own = _num_cpus(ray.cluster_resources()) - len(drivers)  # type: ignore[no-untyped-call]
+        free = _num_cpus(ray.available_resources()) - unseen  # type: ignore[no-untyped-call]
+        return min(own, free)
 
     def launch(self, key: AttemptKey) -> None:
         options = {
@@ -177,6 +178,10 @@ def _kill_here(driver: Heartbeat) -> None:
 def _lives_here(driver: Heartbeat) -> bool:
     here = driver.host == socket.gethostname()
     return here and lives(driver.pid, driver.process_started_at)
+
+
+def _num_cpus(resources: dict[str, float]) -> int:
+    return int(resources.get("CPU", 0.0) / NUM_CPUS)
 
 
 def _num_unplaced() -> int:
