@@ -25,10 +25,9 @@ TICK_S = 0.1
 _BACK_OFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
 VERBS = frozenset(
     {
+        "read_attempt",
         "report",
-        "warn",
         "commit_checkpoint",
-        "forget_checkpoints",
         "reserve_model",
         "finish_completed",
         "finish_stopped",

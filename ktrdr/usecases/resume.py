@@ -7,7 +7,6 @@ loser learns that somebody else resumed first, not of a puzzle that this made.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -29,7 +28,9 @@ from ktrdr.storage.root import Storage
 from ktrdr.strategy import loading
 from ktrdr.strategy.differences import Difference, Progressed, differences, refusal
 from ktrdr.strategy.schema import Strategy
+from ktrdr.training.environment import package_versions
 from ktrdr.training.exactness import resumed_from
+from ktrdr.training.plan import planned_dataset
 from ktrdr.usecases.ownership import seen_dead
 
 _TRIES = 5  # a chosen checkpoint can be doomed meanwhile only by an attempt that still commits
@@ -99,7 +100,10 @@ def _checked(
         )
     chosen, manifest, passed_over = latest_good(storage, rows)
     strategy, request, plan = _strategy(row, chosen, wish)
-    source = resumed_from(chosen, manifest, plan, _environment(request, plan, strategy))
+    planned_dataset(request, plan, strategy)  # raises when it is another one
+    # What the driver will find; it compares its own environment when it starts.
+    expected = {**manifest.environment, **package_versions()}
+    source = resumed_from(chosen, manifest, plan, expected)
     return Resumption(
         checkpoint_id=chosen.id,
         owner=owner,
@@ -110,14 +114,6 @@ def _checked(
         request=request,
         restored=_restored(chosen, manifest, plan),
     )
-
-
-def _environment(request: Request, plan: Plan, strategy: Strategy) -> Mapping[str, Any]:
-    """Where the next attempt will train, once its data are seen to be those of the checkpoint."""
-    from ktrdr.training.plan import planned_dataset, planned_job
-
-    dataset = planned_dataset(request, plan, strategy)
-    return planned_job(request, plan, strategy, dataset).provenance.environment
 
 
 def _strategy(

@@ -317,9 +317,8 @@ def test_another_environment_is_said_to_be_inexact(site: Site) -> None:
     assert resumed["exact"] is False
     now = site.client.service.events(operation.id)[-1].details["differences"]
     assert now == resumed["differences"]
-    assert resumed["differences"][0] == "threads: 4 -> 1"
-    assert resumed["differences"][1].startswith("torch: 2.0.0 -> ")
-    assert len(resumed["differences"]) == 2
+    [difference] = resumed["differences"]  # what is known without torch: the driver says the rest
+    assert difference.startswith("torch: 2.0.0 -> ")
 
 
 # Order and atomicity ----------------------------------------------------------------------------
