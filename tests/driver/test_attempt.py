@@ -5,14 +5,13 @@ from __future__ import annotations
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 from service_call import ServiceCall
-from stopped_training import BATCHES, Site, make_site, outcome
+from stopped_training import BATCHES, Site, make_site
 
 from ktrdr.client import Operation
 from ktrdr.driver import preparation
@@ -20,7 +19,6 @@ from ktrdr.driver.attempt import run_attempt
 from ktrdr.driver.heartbeat import HeartbeatSource
 from ktrdr.operations.types import CheckpointType, FailureReason, Phase, Report, StopKind
 
-DEADLINE_S = 60.0
 INSIDE = 2 * BATCHES + 3
 
 
@@ -136,42 +134,10 @@ def test_a_stop_is_heard_while_data_are_prepared(
     released.set()
     record = operation.record()
     assert (record["status"], record["checkpoint"]) == ("cancelled", held)
-    phases = [e.details["phase"] for e in site.service.events(operation.id) if e.event == "reported"]
+    phases = [
+        e.details["phase"] for e in site.service.events(operation.id) if e.event == "reported"
+    ]
     assert phases[-1] == Phase.PREPARING_DATA
-    monkeypatch.undo()
-    operation.claim_resume()
-    run(site, operation)
-    assert operation.record()["result"]["weights_digest"] == outcome_of_straight(site)
-
-
-def outcome_of_straight(site: Site) -> str:
-    straight = site.submit()
-    run(site, straight)
-    digest: str = straight.record()["result"]["weights_digest"]
-    return digest
-
-
-def test_an_attempt_that_ends_while_data_are_prepared_ends_the_driver(
-    site: Site, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    released = threading.Event()
-    monkeypatch.setattr(preparation, "planned_dataset", lambda *_: released.wait())
-    operation = site.submit()
-    row = site.row(operation)
-    call = ServiceCall(site.service, row)
-    key = row.operation_id, row.attempt
-    driver = threading.Thread(target=run_attempt, args=(key, call, lambda: None, HeartbeatSource()))
-    call.there.clear()
-    driver.start()
-    call.there.set()
-    until(lambda: site.row(operation).phase is Phase.PREPARING_DATA)
-    site.service.lose(*key, FailureReason.HUNG, "taken for dead")
-    call.errors["report"] = TypeError("whatever else: nothing more may be said")
-    driver.join(0.0)
-    released.set()
-    driver.join(DEADLINE_S)
-    assert not driver.is_alive()
-    assert site.row(operation).attempt == 2
 
 
 def test_an_error_of_the_delivery_ends_the_training_with_its_reason(site: Site) -> None:
@@ -187,10 +153,3 @@ def test_an_error_of_the_delivery_ends_the_training_with_its_reason(site: Site) 
     record = operation.record()
     assert (record["status"], record["error"]["message"]) == ("failed", "a report cannot be sent")
     assert record["checkpoint"]["checkpoint_type"] == CheckpointType.INITIAL
-
-
-def until(condition: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + DEADLINE_S
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.01)
