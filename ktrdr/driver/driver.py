@@ -8,7 +8,8 @@ import threading
 
 import ray
 
-from ktrdr.driver.heartbeat import Heartbeat, Vitals, stacks
+from ktrdr.driver.actor_call import ActorCall
+from ktrdr.driver.heartbeat import Heartbeat, HeartbeatSource, stacks
 from ktrdr.operations.types import StopKind
 
 PULSE_S = 0.5
@@ -19,16 +20,14 @@ log = logging.getLogger(__name__)
 class Driver:
     """Runs its attempt on a thread of its own, so that it can be asked to stop at any time.
 
-    SIGTERM means shutdown: a last checkpoint, then the end. SIGINT is the command's business,
-    which shares the terminal with this process.
+    SIGTERM means shutdown: a last checkpoint, then the end. SIGINT is for the commands that follow.
     """
 
     def __init__(self, operation_id: str, attempt: int) -> None:
-        self._operation_id = operation_id
-        self._attempt = attempt
+        self._key = operation_id, attempt
         self._stop_kind: StopKind | None = None
         self._ended = threading.Event()
-        self._vitals = Vitals()
+        self._heartbeats = HeartbeatSource()
         signal.signal(signal.SIGTERM, lambda *_: self.stop(StopKind.SHUTDOWN))
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         threading.Thread(target=self._run, name="training").start()
@@ -43,7 +42,7 @@ class Driver:
         A moment only, so that askers who died meanwhile do not use up this actor's threads.
         """
         self._ended.wait(wait_s)
-        return self._vitals.pulse()
+        return self._heartbeats.heartbeat()
 
     def stacks(self) -> str:
         return stacks()
@@ -52,9 +51,10 @@ class Driver:
         from ktrdr.driver.attempt import run_attempt
 
         try:
-            run_attempt(self._operation_id, self._attempt, lambda: self._stop_kind, self._vitals)
+            call = ActorCall(self._key)
+            run_attempt(self._key, call, lambda: self._stop_kind, self._heartbeats)
         except Exception:
-            log.exception("%s attempt %d", self._operation_id, self._attempt)
+            log.exception("%s attempt %d", *self._key)
         finally:
             self._ended.set()
             ray.kill(ray.get_runtime_context().current_actor)

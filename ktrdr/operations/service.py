@@ -17,7 +17,7 @@ from ktrdr.operations.attempt_end import AttemptEnd
 from ktrdr.operations.event_replay import inconsistency
 from ktrdr.operations.lease import lease_expired, lease_from, ownerless
 from ktrdr.operations.ports import Reader, Store, Transaction
-from ktrdr.operations.retry import repeating
+from ktrdr.operations.retry import retrying
 from ktrdr.operations.transition_records import TransitionRecord, check_running
 from ktrdr.operations.types import (
     Adoption,
@@ -46,7 +46,7 @@ from ktrdr.operations.types import (
 NOTHING_TO_ADOPT = Adoption()
 
 
-@repeating
+@retrying
 class OperationsService:
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -94,17 +94,32 @@ class OperationsService:
             step = transitions.wait(row, attempt, owner_id, waiting_for, tx.now())
             return _apply(tx, step) if step is not None else row
 
+    def read_attempt(
+        self, operation_id: str, attempt: int
+    ) -> tuple[Operation, tuple[Checkpoint, ...]]:
+        """Return the row that an attempt runs, and all checkpoint rows, superseded ones too.
+
+        Raise StaleAttempt or IllegalTransition when the attempt is over.
+        """
+        with self._store.read() as view:
+            row = _found(view, operation_id)
+            check_running(row, attempt)
+            return row, view.checkpoints(operation_id)
+
     def report(self, operation_id: str, attempt: int, report: Report) -> None:
-        """Write progress and history; a sequence already seen changes nothing.
+        """Write progress, history and warnings; a sequence already seen changes nothing.
 
         Raise StaleAttempt or IllegalTransition when the attempt is over: the driver must stop.
         """
         with self._store.transaction() as tx:
-            row = _locked(tx, operation_id)
+            row, now = _locked(tx, operation_id), tx.now()
             held = tx.checkpoints(operation_id) if report.restored else ()
-            step = transitions.report(row, attempt, report, held, tx.now())
-            if step is not None:
-                tx.apply(step)
+            step = transitions.report(row, attempt, report, held, now)
+            if step is None:
+                return
+            row = _apply(tx, step)
+            for warning in report.warnings:
+                row = _apply(tx, transitions.warn(row, attempt, warning, now))
 
     def warn(self, operation_id: str, attempt: int, warning: TrainingWarning) -> None:
         """Write down a trouble that training survives."""

@@ -315,6 +315,7 @@ class Report:
     history: tuple[HistoryRow, ...] = ()
     restored: Restored | None = None
     """Once, from every attempt that begins from a checkpoint."""
+    warnings: tuple[TrainingWarning, ...] = ()
 
 
 @dataclass(frozen=True)

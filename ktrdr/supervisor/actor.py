@@ -34,10 +34,9 @@ FIRST_BACK_OFF_S = 0.1
 LONGEST_BACK_OFF_S = 2.0
 VERBS = frozenset(
     {
+        "read_attempt",
         "report",
-        "warn",
         "commit_checkpoint",
-        "forget_checkpoints",
         "reserve_model",
         "finish_completed",
         "finish_stopped",

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import ray
-from ray.autoscaler.v2.sdk import get_cluster_status
 from ray.exceptions import (
     ActorDiedError,
     ActorUnavailableError,
@@ -23,6 +22,7 @@ from ray.exceptions import (
 from ktrdr.driver.driver import Driver
 from ktrdr.driver.heartbeat import Heartbeat
 from ktrdr.driver.names import NAMESPACE, AttemptKey, driver_key, driver_name
+from ktrdr.driver.ray_internals import num_unplaced
 from ktrdr.operations.types import FailureReason, StopKind
 from ktrdr.processes import lives, seen_from_outside
 from ktrdr.supervisor.drivers import Lost
@@ -100,7 +100,7 @@ class RayDrivers:
 
     def unplaced(self, key: AttemptKey) -> bool:
         silent = [other for other, driver in self._connections.items() if driver.last is None]
-        wanted = _num_unplaced()
+        wanted = num_unplaced({"CPU": NUM_CPUS})
         return wanted > 0 and key in silent[-wanted:]
 
     def stop(self, key: AttemptKey, kind: StopKind) -> None:
@@ -177,13 +177,3 @@ def _kill_here(driver: Heartbeat) -> None:
 def _lives_here(driver: Heartbeat) -> bool:
     here = driver.host == socket.gethostname()
     return here and lives(driver.pid, driver.process_started_at)
-
-
-def _num_unplaced() -> int:
-    """How many actors in the shape of a driver Ray has found no place for; not those that start.
-
-    The autoscaler's view, since the state API needs the dashboard.
-    """
-    demands = get_cluster_status(ray.get_runtime_context().gcs_address).resource_demands
-    bundles = [b for demand in demands.ray_task_actor_demand for b in demand.bundles_by_count]
-    return sum(b.count for b in bundles if b.bundle == {"CPU": NUM_CPUS})
