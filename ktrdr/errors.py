@@ -11,7 +11,7 @@ One class per stable code; the base of each group carries the exit status of the
                           OwnerClosing
       Unusable 5          CheckpointCorrupted
       Unreachable 6       StoreUnavailable StoreMismatch StoreTooNew StorageUnavailable
-                          ClusterUnavailable ClusterRequired VersionMismatch
+                          ClusterUnavailable VersionMismatch
 """
 
 from __future__ import annotations
@@ -159,10 +159,6 @@ class StorageUnavailable(Unreachable):
 
 class ClusterUnavailable(Unreachable):
     code = "CLUSTER_UNAVAILABLE"
-
-
-class ClusterRequired(Unreachable):
-    code = "CLUSTER_REQUIRED"
 
 
 class VersionMismatch(Unreachable):

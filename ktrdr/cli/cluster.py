@@ -1,4 +1,4 @@
-"""`ktrdr up | down | nodes`: a Ray that stays, so that trainings outlive the command."""
+"""`ktrdr up | down | nodes`: the cluster on which trainings run."""
 
 from __future__ import annotations
 
@@ -9,45 +9,50 @@ import typer
 
 from ktrdr.cli import render
 from ktrdr.cli.command import Call, command
-from ktrdr.errors import ClusterRequired
+from ktrdr.errors import ClusterUnavailable
 
 
 def add_to(app: typer.Typer) -> None:
-    command(app, "up")(raise_cluster)
-    command(app, "down")(take_down)
+    command(app, "up")(start)
+    command(app, "down")(stop)
     command(app, "nodes")(list_nodes)
 
 
-def raise_cluster(call: Call) -> int:
-    """Start a Ray that stays until `ktrdr down`; trainings then run there, also detached.
+def start(call: Call) -> int:
+    """Start the local cluster and let it stay until `ktrdr down`.
 
-    Repeated: the one that is up is shown.
+    Repeated: the one that is up is shown, and stays. With RAY_ADDRESS set, the operations actor of
+    that cluster is made.
     """
-    from ktrdr.cluster import raising
+    from ktrdr.cluster import local
 
     with call.client() as client:
         client.storage()  # its trouble is the user's, and better known now
-        render.say("starting Ray")
-        cluster, new = raising.up(client.settings)
+        before = local.find(client.settings)
+        row = client.keep_cluster()
     document = {
-        "address": cluster.address,
-        "dashboard": cluster.dashboard,
-        "owner_id": cluster.owner_id,
-        "pid": cluster.pid,
-        "new": new,
+        "address": row.address,
+        "dashboard": row.dashboard,
+        "owner_id": row.owner.id,
+        "pid": row.owner.pid,
+        "new": before is None or before.owner_id != row.owner.id,
     }
     return call.answer(document, lambda: render.fields(list(document.items())))
 
 
-def take_down(call: Call) -> int:
-    """Stop every training with a last checkpoint, then the Ray that `ktrdr up` started.
+def stop(call: Call) -> int:
+    """Save every training with a last checkpoint and end the local cluster.
 
     What was stopped ends `cancelled` and can be resumed.
     """
-    from ktrdr.cluster import raising
+    from ktrdr.cluster import local
 
     with call.client() as client:
-        stopped = raising.down(client.settings, lambda: client.service)
+        if client.settings.ray_address is not None:
+            raise ClusterUnavailable(
+                "`ktrdr down` ends local clusters only: unset RAY_ADDRESS, or stop that Ray itself"
+            )
+        stopped = local.stop(client.settings, lambda: client.service)
     if stopped is not None and stopped.unsaved is not None:
         render.say(
             f"the store does not answer ({stopped.unsaved}): what ran there is shown as lost when"
@@ -55,19 +60,13 @@ def take_down(call: Call) -> int:
         )
     address = stopped.cluster.address if stopped is not None else None
     document = {"stopped": stopped is not None, "address": address}
-    return call.answer(document, lambda: f"stopped {address}" if address else "no cluster was up")
+    return call.answer(document, lambda: "no cluster was up" if stopped is None else "stopped")
 
 
 def list_nodes(call: Call) -> int:
     """List the machines of the cluster."""
-    from ktrdr.cluster import local, remote
-
-    cluster = local.find(call.settings(), render.say)
-    if cluster is None:
-        raise ClusterRequired("no cluster is up: start one with `ktrdr up`, or set RAY_ADDRESS")
-    with render.stdout_is_ours():
-        remote.join(cluster.cluster.address)
-        nodes = local.nodes()
+    with call.client() as client:
+        nodes = client.nodes()
     return call.answer_list("nodes", nodes, lambda: _nodes(nodes))
 
 

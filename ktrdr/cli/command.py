@@ -74,14 +74,14 @@ class Call:
         )
 
     @contextlib.contextmanager
-    def client(self, on_ray_started: Callable[[], None] | None = None) -> Iterator[Client]:
+    def client(self) -> Iterator[Client]:
         """A client for the time of the command; stdout belongs to the answer meanwhile."""
         from ktrdr.client import Client
 
         settings = self.settings()
         with (
             render.stdout_is_ours(),
-            Client(settings, on_ray_started=on_ray_started, on_notice=render.say) as client,
+            Client(settings, on_notice=render.say) as client,
         ):
             yield client
 

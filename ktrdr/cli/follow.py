@@ -1,4 +1,4 @@
-"""Follow a training in the foreground: launch, show progress, obey Ctrl-C, report the end."""
+"""Follow a training in the foreground: show progress, obey Ctrl-C, report the end."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 from ktrdr.cli import operation_views, render
 from ktrdr.cli.interrupts import EXIT_STATUS, Interrupts
-from ktrdr.errors import Conflict, OperationRunning
+from ktrdr.errors import Conflict
 from ktrdr.operations.fold_summary import summarise
 
 if TYPE_CHECKING:
     from ktrdr.cli.command import Call
-    from ktrdr.client import Client, Operation
+    from ktrdr.client import Operation
 
 Record = dict[str, Any]
 
@@ -22,17 +22,15 @@ _PLAIN_LINE_EVERY_S = 5.0
 _EXIT_STATUS = {"completed": 0, "failed": 1, "cancelled": EXIT_STATUS}
 
 
-def follow(call: Call, client: Client, operation: Operation, interrupts: Interrupts) -> int:
-    """Run a submitted or claimed operation to its end; the exit status says how it ended."""
-    [record] = _follow(client, [operation], interrupts)
+def follow(call: Call, operation: Operation, interrupts: Interrupts) -> int:
+    """Follow a submitted or resumed operation to its end; the exit status says how it ended."""
+    [record] = _follow([operation], interrupts)
     return _report(call, record)
 
 
-def follow_folds(
-    call: Call, client: Client, operations: Sequence[Operation], interrupts: Interrupts
-) -> int:
-    """Run all folds of a strategy to their ends; the exit status is that of the worst end."""
-    records = _follow(client, operations, interrupts)
+def follow_folds(call: Call, operations: Sequence[Operation], interrupts: Interrupts) -> int:
+    """Follow all folds of a strategy to their ends; the exit status is that of the worst end."""
+    records = _follow(operations, interrupts)
     summary = summarise(records)
     found = {"operations": records, "total": len(records), "summary": summary}
     call.answer(found, lambda: operation_views.folds(records, summary))
@@ -42,43 +40,27 @@ def follow_folds(
     return next(status for status in (1, EXIT_STATUS, 0) if status in statuses)
 
 
-def _follow(
-    client: Client, operations: Sequence[Operation], interrupts: Interrupts
-) -> list[Record]:
+def _follow(operations: Sequence[Operation], interrupts: Interrupts) -> list[Record]:
     """The last records of operations that run at once, as far as there is room for them."""
     interrupts.install()  # again: polars, loaded meanwhile, has a SIGINT handler of its own
-    records = _stopped_early(operations, interrupts)
-    if records is not None:
-        return records
     with render.live_line() as show:
         stop = _Stop(operations, interrupts)
-        claimed = [operation.record() for operation in operations]
         warnings = [_Warnings(operation) for operation in operations]
-        for operation in operations:
-            client.launch(operation)
 
         def look_round() -> None:
             stop.obey()
             for one in warnings:
                 one.say_new()
 
-        return [
-            _follow_one(operation, before, look_round, show)
-            for operation, before in zip(operations, claimed, strict=True)
-        ]
+        return [_follow_one(operation, look_round, show) for operation in operations]
 
 
 def _follow_one(
-    operation: Operation,
-    claimed: Record,
-    look_round: Callable[[], None],
-    show: Callable[[str], None] | None,
+    operation: Operation, look_round: Callable[[], None], show: Callable[[str], None] | None
 ) -> Record:
     progress = Progress(show)
-    progress.show(claimed)
 
     def look(current: Record) -> None:
-        _check_owner(claimed, current)
         look_round()
         if current["status"] not in _EXIT_STATUS:
             progress.show(current)
@@ -154,30 +136,6 @@ class _Stop:
                 with contextlib.suppress(Conflict):
                     operation.kill()
         self._obeyed = asked
-
-
-def _stopped_early(operations: Sequence[Operation], interrupts: Interrupts) -> list[Record] | None:
-    """Cancel what was recorded but not launched; None when there is something to launch."""
-    if not interrupts.count:
-        return None
-    render.say("cancelling before it is launched")
-    for operation in operations:
-        with contextlib.suppress(Conflict):
-            operation.cancel()
-    records = [operation.record() for operation in operations]
-    return records if all(record["status"] in _EXIT_STATUS for record in records) else None
-
-
-def _check_owner(claimed: Record, current: Record) -> None:
-    """Raise OperationRunning when somebody took it over: this process was asleep too long."""
-    name, before, now = claimed["operation_id"], claimed["owner"], current["owner"]
-    if current["status"] in _EXIT_STATUS or before | {"alive": None} == now | {"alive": None}:
-        return
-    raise OperationRunning(
-        f"{name} was taken over by process {now['pid']} on {now['host']} while this one did not"
-        f" look after it: follow it with `ktrdr operations watch {name}`",
-        attempt=current["attempt"],
-    )
 
 
 def _report(call: Call, record: Record) -> int:

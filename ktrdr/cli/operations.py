@@ -13,13 +13,13 @@ from ktrdr.cli.bar_options import EndDate, StartDate, Symbols, Timeframes
 from ktrdr.cli.command import Call, OperationId, command, group, names
 from ktrdr.cli.interrupts import Interrupts
 from ktrdr.cli.watch import watch
-from ktrdr.errors import ClusterRequired, OperationNotCancellable
+from ktrdr.errors import OperationNotCancellable
 
 if TYPE_CHECKING:
-    from ktrdr.client import Client, Operation
+    from ktrdr.client import Operation
 
 Detach = Annotated[
-    bool, typer.Option("--detach", help="Leave it to the cluster of `ktrdr up`, do not follow.")
+    bool, typer.Option("--detach", help="Return as soon as it is submitted, do not follow it.")
 ]
 
 
@@ -68,11 +68,9 @@ def train(
     operation per fold and a summary of them; then the status is that of the worst end.
     """
     interrupts = _interrupts(call)
-    with call.client(interrupts.install) as client:
+    with call.client() as client:
         interrupts.leave_if_asked()
-        if detach:
-            _require_cluster(client)
-        operations = client.submit_folds(
+        operations = client.train_folds(
             strategy,
             symbols=names(symbols, "--symbols"),
             timeframes=names(timeframes, "--timeframes"),
@@ -81,7 +79,7 @@ def train(
             epochs=epochs,
             seed=seed,
         )
-        return _run(call, client, operations, interrupts, detach)
+        return _run(call, operations, interrupts, detach)
 
 
 def rerun(call: Call, operation_id: OperationId, detach: Detach = False) -> int:
@@ -90,32 +88,23 @@ def rerun(call: Call, operation_id: OperationId, detach: Detach = False) -> int:
     It is a new operation with the same strategy file, options and fold. Exit status as of `train`.
     """
     interrupts = _interrupts(call)
-    with call.client(interrupts.install) as client:
+    with call.client() as client:
         interrupts.leave_if_asked()
-        if detach:
-            _require_cluster(client)
-        again = client.submit_again(client.operation(operation_id))
-        return _run(call, client, (again,), interrupts, detach)
+        again = client.operation(operation_id).rerun()
+        return _run(call, (again,), interrupts, detach)
 
 
-def _run(
-    call: Call,
-    client: Client,
-    operations: Sequence[Operation],
-    interrupts: Interrupts,
-    detach: bool,
-) -> int:
-    """Launch what was submitted, and follow it unless it is to run detached."""
+def _run(call: Call, operations: Sequence[Operation], interrupts: Interrupts, detach: bool) -> int:
+    """Follow what was submitted, unless it is to run detached."""
     from ktrdr.cli.follow import follow, follow_folds
 
     for operation in operations:
         render.say(f"submitted {operation.id}")
-    if len(operations) > 1:
-        leave_or_follow = _leave_folds if detach else follow_folds
-        return leave_or_follow(call, client, operations, interrupts)
     if detach:
-        return _leave(call, client, operations[0])
-    return follow(call, client, operations[0], interrupts)
+        return _leave(call, operations)
+    if len(operations) > 1:
+        return follow_folds(call, operations, interrupts)
+    return follow(call, operations[0], interrupts)
 
 
 def list_operations(
@@ -202,16 +191,14 @@ def resume(
     from ktrdr.cli.follow import follow
 
     interrupts = _interrupts(call)
-    with call.client(interrupts.install) as client:
+    with call.client() as client:
         operation = client.operation(operation_id)
         interrupts.leave_if_asked()
-        if detach:
-            _require_cluster(client)
-        record = operation.claim_resume(strategy=strategy, allow_changes=allow_changes)
+        record = operation.resume(strategy=strategy, allow_changes=allow_changes)
         _announce(call, resume_view.resumed(record, operation.resume_report(), verbose))
         if detach:
-            return _leave(call, client, operation)
-        return follow(call, client, operation, interrupts)
+            return _leave(call, [operation])
+        return follow(call, operation, interrupts)
 
 
 def show_events(call: Call, operation_id: OperationId) -> int:
@@ -228,25 +215,13 @@ def show_history(call: Call, operation_id: OperationId) -> int:
     return call.answer_list("history", history, lambda: operation_views.history(history))
 
 
-def _require_cluster(client: Client) -> None:
-    if not client.place.standing:
-        raise ClusterRequired(
-            "--detach needs a cluster that goes on without this command: start one with `ktrdr up`"
-        )
-
-
-def _leave_folds(call: Call, client: Client, operations: Sequence[Operation], _: Interrupts) -> int:
-    for operation in operations:
-        client.launch(operation)
+def _leave(call: Call, operations: Sequence[Operation]) -> int:
+    """Show what was submitted: one record, or the list of the folds."""
     records = [operation.record() for operation in operations]
+    if len(records) == 1:
+        return call.answer(records[0], lambda: operation_views.operation(records[0]))
     found = {"operations": records, "total": len(records), "summary": None}
     return call.answer(found, lambda: operation_views.operations(records))
-
-
-def _leave(call: Call, client: Client, operation: Operation) -> int:
-    client.launch(operation)
-    record = operation.record()
-    return call.answer(record, lambda: operation_views.operation(record))
 
 
 def explain(call: Call, operation_id: OperationId) -> int:

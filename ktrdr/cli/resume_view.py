@@ -34,7 +34,7 @@ def _resume_report(report: Record) -> list[tuple[str, Any]]:
     differing = report["differences"] or ["nothing: the model will be the same, bit for bit"]
     return [
         ("restored", ", ".join(parts)),
-        ("computed again", ", ".join(restored["computed_anew"]) or None),
+        ("recomputed", ", ".join(restored["computed_anew"]) or None),
         ("goes on in", f"epoch {restored['epoch'] + 1}, after {restored['batch']} batches of it"),
         *(("differs", difference) for difference in differing),
         ("lost", _lost(report["lost"])),

@@ -63,7 +63,8 @@ def verify_resume(
         epochs=epochs,
         seed=seed,
     )
-    folds = prepare(Path(strategy), overrides, Storage(call.settings().storage))
+    settings = call.settings()
+    folds = prepare(Path(strategy), overrides, Storage(settings.storage), settings.cache_bytes)
     request, plan = folds[-1]
     if len(folds) > 1:
         render.say(f"training the last of {len(folds)} folds")

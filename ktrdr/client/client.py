@@ -2,20 +2,18 @@
 
 from __future__ import annotations
 
-import atexit
-import contextlib
 import secrets
+import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from ktrdr.client.operation import Operation, Record
-from ktrdr.cluster import local
-from ktrdr.cluster.local import StandingRay
-from ktrdr.errors import KtrdrError, Usage
+from ktrdr.cluster import local, remote
+from ktrdr.errors import ClusterUnavailable, OwnerClosing, Usage
 from ktrdr.operations import records
 from ktrdr.operations import types as values
 from ktrdr.operations.ids import resolve
@@ -27,34 +25,36 @@ from ktrdr.storage.root import Storage
 from ktrdr.store import SqlStore, open_store
 from ktrdr.usecases.ownership import looked_after
 
-Prepared = tuple[tuple[values.Request, values.Plan], ...]
-
 if TYPE_CHECKING:
-    from ktrdr.cluster.embedded import EmbeddedRay
     from ktrdr.data.store import BarStore
     from ktrdr.inference.evaluation import Evaluation
     from ktrdr.inference.model import LoadedModel
+    from ktrdr.usecases.submit import Choice
+
+
+T = TypeVar("T")
+
+_AGAIN_S = 0.1
+_CLUSTERS_TRIED = 5
+"""A cluster that ends just now is followed by a new one; more than one in a row ends by itself."""
 
 
 class Client:
-    """Everything ktrdr can do, from this process. Ray is started only when something trains.
+    """Everything ktrdr can do, from this process, which never joins a Ray.
 
-    Where a cluster is up, trainings run there and go on without this process. Else leaving the
-    `with` block, or the end of the process, stops what runs with a last checkpoint.
+    Trainings run on the cluster of RAY_ADDRESS, else on the local cluster of the home, which is
+    started when it is needed. They go on when this process ends.
     """
 
     def __init__(
         self,
         settings: Settings | None = None,
         *,
-        on_ray_started: Callable[[], None] | None = None,
         on_notice: Callable[[str], None] = warnings.warn,
     ) -> None:
         """`on_notice` hears of what is no error and yet worth a line."""
         self.settings = settings or read_settings()
-        self._on_ray_started = on_ray_started
         self._on_notice = on_notice
-        self._place: EmbeddedRay | StandingRay | None = None
         self._store: SqlStore | None = None
 
     def __enter__(self) -> Self:
@@ -69,12 +69,7 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Stop what runs here, with a checkpoint, and end the Ray that was started for it."""
-        if self._place is not None:
-            atexit.unregister(self.close)
-            if self._place.close(self.service):
-                self._sweep(self._place.owner.id)
-            self._place = None
+        """Close the store; what runs goes on."""
         if self._store is not None:
             self._store.close()
             self._store = None
@@ -82,109 +77,104 @@ class Client:
     # Training ------------------------------------------------------------------------------------
 
     def train(self, strategy: str | Path, **options: Any) -> Operation:
-        """Train a strategy: `submit` and `launch` in one. Takes the options of `submit_folds`."""
-        operation = self.submit(strategy, **options)
-        self.launch(operation)
-        return operation
-
-    def train_folds(self, strategy: str | Path, **options: Any) -> tuple[Operation, ...]:
-        """Train every fold of a strategy: `submit_folds` and `launch` in one."""
-        operations = self.submit_folds(strategy, **options)
-        for operation in operations:
-            self.launch(operation)
-        return operations
-
-    def submit(self, strategy: str | Path, **options: Any) -> Operation:
-        """The one operation of `submit_folds`.
+        """Train the one model of a strategy: `train_folds` where the split has no folds.
 
         Raises:
             Usage: the strategy's split has several folds; nothing is written.
         """
-        prepared = self._prepared(strategy, **options)
-        if len(prepared) > 1:
+        chosen = self._chosen(strategy, options)
+        if len(chosen.folds) > 1:
             raise Usage(
-                f"{strategy} has {len(prepared)} folds, one operation each: use train_folds or"
-                " submit_folds"
+                f"{strategy} has {len(chosen.folds)} folds, one operation each: use train_folds"
             )
-        return self._submit(prepared)[0]
+        return self._submit(chosen)[0]
 
-    def submit_folds(self, strategy: str | Path, **options: Any) -> tuple[Operation, ...]:
-        """Check everything and write a pending operation for each fold of the strategy's split.
+    def train_folds(self, strategy: str | Path, **options: Any) -> tuple[Operation, ...]:
+        """Check everything and submit an operation for each fold of the strategy's split.
 
-        A chronological split is one fold. No Ray is started yet. Takes symbols, timeframes,
-        start_date, end_date, epochs and seed instead of the strategy's own.
+        A chronological split is one fold. The operations start as soon as the cluster has room.
+        Takes symbols, timeframes, start_date, end_date, epochs and seed instead of the strategy's
+        own.
 
         Raises:
             StrategyNotFound, InvalidStrategy, DataNotFound, InvalidData, Usage: nothing is written.
+            ClusterUnavailable, StoreMismatch, VersionMismatch: no cluster takes them.
         """
-        return self._submit(self._prepared(strategy, **options))
+        return self._submit(self._chosen(strategy, options))
 
-    def submit_again(self, operation: Operation) -> Operation:
-        """Write a pending operation with another one's strategy, options and fold.
+    def rerun(self, operation: Operation) -> Operation:
+        """Submit a new operation with another one's strategy, options and fold.
 
         Raises:
-            what `submit_folds` raises, also when the strategy no longer has the fold.
+            what `train_folds` raises, also when the strategy no longer has the fold.
         """
         from ktrdr.usecases import rerun
 
-        return self._submit((rerun.prepare(self.service.get(operation.id), self.storage()),))[0]
+        row = self.service.get(operation.id)
+        return self._submit(rerun.choose(row, self.storage()))[0]
 
-    def _submit(self, prepared: Prepared) -> tuple[Operation, ...]:
-        rows = [
-            self.service.submit(request, plan, self.place.owner, secrets.token_hex(16))
-            for request, plan in prepared
-        ]
-        return tuple(Operation(self, row.operation_id) for row in rows)
+    def _chosen(self, strategy: str | Path, options: dict[str, Any]) -> Choice:
+        from ktrdr.usecases.submit import Overrides, choose
 
-    def _prepared(  # noqa: PLR0913 - what a request may say
-        self,
-        strategy: str | Path,
-        *,
-        symbols: Sequence[str] | None = None,
-        timeframes: Sequence[str] | None = None,
-        start_date: str | None = None,
-        end_date: str | None = None,
-        epochs: int | None = None,
-        seed: int | None = None,
-    ) -> Prepared:
-        from ktrdr.usecases import submit
+        return choose(Path(strategy), Overrides(**options), self.storage())
 
-        overrides = submit.Overrides(symbols, timeframes, start_date, end_date, epochs, seed)
-        return submit.prepare(Path(strategy), overrides, self.storage())
+    def _submit(self, chosen: Choice) -> tuple[Operation, ...]:
+        """Prepare what was chosen while a cluster starts, and write its rows."""
+        self.owner()
+        prepared = chosen.prepare(self.settings.cache_bytes)
+        return tuple(self._submit_one(request, plan) for request, plan in prepared)
 
-    def launch(self, operation: Operation) -> None:
-        """Start Ray for an operation that this client submitted or resumed, where none is up.
+    def _submit_one(self, request: values.Request, plan: values.Plan) -> Operation:
+        request_id = secrets.token_hex(16)
+        row = self.with_owner(lambda owner: self.service.submit(request, plan, owner, request_id))
+        return Operation(self, row.operation_id)
 
-        When that fails the operation ends `failed (launch_failed)`, its checkpoint kept: its
-        record says why.
-        """
-        atexit.unregister(self.close)
-        atexit.register(self.close)
-        self.place.launch(self.service, operation.id)
+    def with_owner(self, write: Callable[[values.Owner], T]) -> T:
+        """Do a guarded write that gives something to the cluster, started when there is none.
 
-    @property
-    def place(self) -> EmbeddedRay | StandingRay:
-        """Where trainings run: the cluster that is up, else a Ray of this process's own.
+        One that ends just now refuses the write; then another one is started for it.
 
         Raises:
-            ClusterUnavailable, VersionMismatch, StoreMismatch: there is one, but not for us.
+            ClusterUnavailable, StoreMismatch, VersionMismatch: no cluster takes it.
         """
-        from ktrdr.cluster.embedded import EmbeddedRay
+        for _ in range(_CLUSTERS_TRIED - 1):
+            try:
+                return write(self.owner())
+            except OwnerClosing:
+                time.sleep(_AGAIN_S)
+        return write(self.owner())
 
-        if self._place is None:
-            cluster = local.find(self.settings, self._on_notice)
-            if cluster is not None:
-                cluster.check(self.store_id())
-            self._place = cluster or EmbeddedRay(self.settings, self._on_ray_started)
-        return self._place
+    def owner(self) -> values.Owner:
+        """The cluster that operations are given to; it is started when there is none."""
+        address = self.settings.ray_address
+        if address is not None:
+            return remote.ensure(address, self.settings, self.service)
+        return local.ensure(self.settings, self.service, self._on_notice)
 
-    def _sweep(self, owner_id: str) -> None:
-        """What drivers that ended with their Ray had no time to remove."""
-        from ktrdr.checkpoints.cleanup import sweep_operation
+    def keep_cluster(self) -> values.OwnerRow:
+        """Let the cluster stay when it is idle, started when there is none; return when it is up.
 
-        with contextlib.suppress(KtrdrError):  # a later start or cleanup goes on with it
-            for operation_id in self.service.sweepable(owner_id):
-                sweep_operation(self.service, operation_id)
+        Raises:
+            ClusterUnavailable, StoreMismatch, VersionMismatch: there is none for us.
+        """
+        row = self.with_owner(lambda owner: self.service.keep_owner(owner.id))
+        return local.wait_until_up(self.service, row.owner)
+
+    def nodes(self) -> list[Record]:
+        """The machines of the cluster, as its operations actor last saw them.
+
+        Raises:
+            ClusterUnavailable: none is up.
+        """
+        address = self.settings.ray_address
+        if address is not None:
+            row = remote.find(address, self.service)
+        else:
+            cluster = local.find(self.settings)
+            row = None if cluster is None else self.service.owner(cluster.owner_id)
+        if row is None or row.address is None:
+            raise ClusterUnavailable("no cluster is up: start one with `ktrdr up`")
+        return [dict(node) for node in row.nodes]
 
     # Reading -------------------------------------------------------------------------------------
 

@@ -83,7 +83,7 @@ class Operation:
         return self.wait(timeout) if wait else self.record()
 
     def resume(self, *, strategy: str | Path | None = None, allow_changes: bool = False) -> Record:
-        """Continue from the latest good checkpoint; returns when it is launched.
+        """Continue from the latest good checkpoint; returns when that is written down.
 
         Args:
             strategy: the strategy's file, where it is not where it was.
@@ -94,32 +94,26 @@ class Operation:
             DataNotFound, DataChanged, CheckpointNotFound, CheckpointCorrupted: nothing has
             changed.
         """
-        self.claim_resume(strategy=strategy, allow_changes=allow_changes)
-        self._client.launch(self)
-        return self.record()
-
-    def claim_resume(
-        self, *, strategy: str | Path | None = None, allow_changes: bool = False
-    ) -> Record:
-        """The checks and the one guarded write of a resume; no Ray yet."""
         from ktrdr.usecases import resume
 
         client, path = self._client, None if strategy is None else Path(strategy)
-        wish = resume.ResumeOptions(path, allow_changes)
-        resume.claim(client.service, client.store_id(), client.place.owner, self.id, wish)
+        options = resume.ResumeOptions(path, allow_changes)
+        row = client.service.get(self.id)  # what cannot be resumed needs no cluster
+        client.service.check_resumable(row, row.owner.id if seen_dead(row.owner) else None)
+        client.with_owner(
+            lambda owner: resume.claim(client.service, client.store_id(), owner, self.id, options)
+        )
         return self.record()
 
     def rerun(self) -> Operation:
-        """Train it again from the beginning, as a new operation; returns when it is launched.
+        """Train it again from the beginning, as a new operation; returns when it is submitted.
 
         Strategy file, options and fold are the same; file and bars are read as they are now.
 
         Raises:
-            what `Client.submit` raises: nothing has changed.
+            what `Client.train` raises: nothing has changed.
         """
-        again = self._client.submit_again(self)
-        self._client.launch(again)
-        return again
+        return self._client.rerun(self)
 
     def resume_report(self) -> Record:
         """Of the last resume: what was restored, what differs, what was lost and passed over.

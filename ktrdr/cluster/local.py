@@ -1,192 +1,292 @@
-"""A Ray that stays: raised by `ktrdr up`, found by the home's `cluster.json`, or RAY_ADDRESS."""
+"""The local cluster of a home, as a command sees it: found, started in the background, ended.
+
+No Ray in here: the cluster is another process, and what is asked of it are rows.
+"""
 
 from __future__ import annotations
 
 import contextlib
-import json
 import os
+import secrets
+import signal
 import socket
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
-from importlib.metadata import version
-from pathlib import Path
-from typing import Any
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 
-from ktrdr.cluster import remote
-from ktrdr.errors import ClusterUnavailable, StoreMismatch, VersionMismatch
+import psutil
+
+from ktrdr import processes
+from ktrdr.cluster.cluster_file import (
+    LOG_FILE,
+    Cluster,
+    forget_cluster,
+    locked,
+    read_cluster,
+    write_cluster,
+)
+from ktrdr.errors import (
+    ClusterUnavailable,
+    KtrdrError,
+    StoreMismatch,
+    Unreachable,
+    VersionMismatch,
+)
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Owner, OwnerKind
-from ktrdr.processes import lives
-from ktrdr.settings import Settings
+from ktrdr.operations.types import Owner, OwnerKind, OwnerRow
+from ktrdr.settings import Settings, read_settings
+from ktrdr.version import version
 
-CLUSTER_FILE = "cluster.json"
-HEAD_RESOURCE = "node:__internal_head__"
+RAY_ENVIRONMENT = {
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
+}
+START_DEADLINE_S = 90.0
+END_DEADLINE_S = 60.0
+"""How long a cluster may take to save every training and to end."""
+LEFTOVER_S = 1.0
+"""How long what a dead cluster left may take to end by itself."""
+_POLL_S = 0.05
+_CREDENTIALS = (
+    "AWS_ACCESS_KEY_ID",
+    "AWS_SECRET_ACCESS_KEY",
+    "AWS_SESSION_TOKEN",
+    "AWS_REGION",
+    "AWS_ENDPOINT_URL",
+)
+
+Notice = Callable[[str], None]
 
 
 @dataclass(frozen=True)
-class Cluster:
-    """What a client must know of a standing Ray; nothing of it is secret."""
+class Stopped:
+    """What `stop` has ended; `unsaved` says why the store could not be told of it."""
 
-    address: str
-    owner_id: str
-    """Ray's cluster id: what the operations actor owns outlives the actor."""
-    host: str | None
-    version: str
-    store_id: str
-    dashboard: str | None = None
-    pid: int | None = None
-    """Of the head; None when another machine raised it."""
-    process_started_at: float | None = None
-    processes: tuple[tuple[int, float], ...] = ()
-    """(pid, start time) of all its processes when it was raised; they may have started others."""
+    cluster: Cluster
+    unsaved: str | None
 
 
-class StandingRay:
-    """A cluster as a place to run: its actor sees new rows by itself, and Ray is joined only
-    when there is something to kill."""
-
-    def __init__(self, cluster: Cluster) -> None:
-        self.cluster = cluster
-        self.owner = Owner(cluster.owner_id, OwnerKind.CLUSTER, cluster.host)
-
-    @property
-    def standing(self) -> bool:
-        return True
-
-    def check(self, store_id: str) -> None:
-        """Refuse a cluster of another version or store.
-
-        Raises:
-            VersionMismatch, StoreMismatch.
-        """
-        here = version("ktrdr")
-        if self.cluster.version != here:
-            raise VersionMismatch(
-                f"the cluster at {self.cluster.address} runs ktrdr {self.cluster.version}, this is"
-                f" {here}: `ktrdr down` and `ktrdr up`, or use the same version"
-            )
-        if self.cluster.store_id != store_id:
-            raise StoreMismatch(
-                f"the cluster at {self.cluster.address} keeps its operations in another store"
-                f" ({self.cluster.store_id}, this one is {store_id}): use the same"
-                " KTRDR_DATABASE_URL"
-            )
-
-    def launch(self, service: OperationsService, operation_id: str) -> None:
-        """Nothing to start: the cluster's actor sees the row within a fraction of a second."""
-
-    def close(self, service: OperationsService) -> bool:  # noqa: ARG002
-        """Leave it as it is: what runs there goes on."""
-        return False
+def find(settings: Settings) -> Cluster | None:
+    """Return the cluster that serves this home; None when there is none that lives."""
+    cluster = read_cluster(settings.home)
+    return cluster if cluster is not None and cluster.alive else None
 
 
-def find(settings: Settings, notice: Callable[[str], None]) -> StandingRay | None:
-    """The standing Ray that commands with these settings use, if any.
+def ensure(settings: Settings, service: OperationsService, notice: Notice) -> Owner:
+    """Return the owner that operations of this home are given to.
 
-    RAY_ADDRESS, else `cluster.json`. A file whose head is gone is removed with a notice.
+    Without a living cluster one is started in the background: this does not wait for its Ray.
 
     Raises:
-        ClusterUnavailable: nobody answers at RAY_ADDRESS.
+        StoreMismatch, VersionMismatch: there is another one, which is busy.
+        ClusterUnavailable: it runs on another host, or none can be started.
+        StorageUnavailable: the home cannot be written.
     """
-    if settings.ray_address:
-        return StandingRay(_ask(settings.ray_address))
-    cluster = read_cluster(settings.home)
+    owner = _serving(settings, service)
+    if owner is not None:
+        return owner
+    with locked(settings.home):
+        owner = _serving(settings, service)  # somebody else may have started it meanwhile
+        if owner is None:
+            _end_leftovers(settings)
+            owner = _start(settings, service)
+            notice(
+                "starting the local cluster in the background (it ends"
+                f" {settings.idle_s:.0f} s after its last use; `ktrdr down` ends it at once)"
+            )
+        return owner
+
+
+def wait_until_up(service: OperationsService, owner: Owner) -> OwnerRow:
+    """Return the row of an owner once its Ray serves.
+
+    Raises:
+        ClusterUnavailable: it did not start.
+    """
+    deadline = time.monotonic() + START_DEADLINE_S
+    while time.monotonic() < deadline:
+        row = service.owner(owner.id)
+        if row is not None and row.address is not None:
+            return row
+        if row is None or row.closing_at is not None or not _lives(owner):
+            break
+        time.sleep(_POLL_S)
+    raise ClusterUnavailable("Ray did not start")
+
+
+def stop(settings: Settings, service: Callable[[], OperationsService]) -> Stopped | None:
+    """Save every training with a last checkpoint and end the cluster; None without one.
+
+    Also without a store that answers. Only processes that are surely of this cluster are ended:
+    by pid and start time, on the host where they run.
+
+    Raises:
+        ClusterUnavailable: it runs on another host.
+    """
+    with locked(settings.home):
+        cluster = read_cluster(settings.home)
+        if cluster is None:
+            return None
+        if not cluster.here:
+            raise ClusterUnavailable(
+                f"the cluster of this home runs on {cluster.host}: run `ktrdr down` there"
+            )
+        unsaved = None
+        if cluster.alive:
+            try:
+                service().request_shutdown(cluster.owner_id)
+                _wait_for_end(cluster, END_DEADLINE_S)
+            except Unreachable as error:
+                unsaved = error.message
+            except KtrdrError:
+                pass  # its row is gone: there is nothing to save
+            _terminate(cluster)
+            _wait_for_end(cluster, END_DEADLINE_S)
+        _end_processes(cluster)
+        forget_cluster(settings.home, cluster.owner_id)
+        return Stopped(cluster, unsaved)
+
+
+def _serving(settings: Settings, service: OperationsService) -> Owner | None:
+    """Return the owner of a cluster that lives and takes operations of these settings."""
+    cluster = find(settings)
     if cluster is None:
         return None
-    if not head_lives(cluster):
-        forget_cluster(settings.home)
-        notice(f"the cluster at {cluster.address} is gone: its {CLUSTER_FILE} was removed")
+    if not cluster.here:
+        raise ClusterUnavailable(
+            f"the cluster of this home runs on {cluster.host}: use it there, or `ktrdr down` there"
+        )
+    refusal = _refusal(cluster, settings)
+    if refusal is not None:
+        if not _close(cluster):
+            raise refusal
+        _terminate(cluster)
         return None
-    return StandingRay(cluster)
+    row = service.owner(cluster.owner_id)
+    return row.owner if row is not None and row.accepting else None
 
 
-def describe_cluster(address: str, owner: Owner, actor: Any) -> Cluster:
-    """Ask a cluster's actor what clients must know."""
-    import ray
-
-    hello = ray.get(actor.hello.remote(), timeout=remote.CALL_TIMEOUT_S)
-    return Cluster(
-        address=address,
-        owner_id=owner.id,
-        host=owner.host,
-        version=hello["version"],
-        store_id=hello["store_id"],
+def _refusal(cluster: Cluster, settings: Settings) -> Unreachable | None:
+    """Say why a cluster cannot serve this command."""
+    if cluster.version != version():
+        return VersionMismatch(
+            f"the cluster of this home runs ktrdr {cluster.version}, this is {version()}, and"
+            " trainings run there: let them end, or stop them with `ktrdr down`"
+        )
+    started_with = _environment(cluster)
+    if started_with is None or _compared(started_with) == _compared(
+        os.environ | settings.environment()
+    ):
+        return None
+    return StoreMismatch(
+        "the cluster of this home was started with another database, storage or credentials, and"
+        " trainings run there: let them end, or stop them with `ktrdr down`"
     )
 
 
-def joined_owner() -> Owner:
-    """The owner that the joined cluster is."""
-    from ray._private.worker import global_worker  # no public name for the cluster's id
-
-    worker: Any = global_worker
-    cluster_id = worker.gcs_client.cluster_id.hex()
-    return Owner(f"cluster-{cluster_id}", OwnerKind.CLUSTER, _head_host())
+def _compared(environ: Mapping[str, str]) -> tuple[object, ...]:
+    settings = read_settings(environ)
+    places = settings.database_url, settings.storage
+    return *places, *(environ.get(name) for name in _CREDENTIALS)
 
 
-def nodes() -> list[dict[str, Any]]:
-    """The nodes of the joined cluster: id, address, host, alive, head, CPUs and GPUs."""
-    import ray
-
-    rows: list[dict[str, Any]] = ray.nodes()  # type: ignore[no-untyped-call]
-    return [
-        {
-            "node_id": node["NodeID"],
-            "address": node["NodeManagerAddress"],
-            "host": node["NodeManagerHostname"],
-            "alive": node["Alive"],
-            "head": HEAD_RESOURCE in node["Resources"],
-            "cpus": node["Resources"].get("CPU", 0.0),
-            "gpus": node["Resources"].get("GPU", 0.0),
-        }
-        for node in rows
-    ]
-
-
-def read_cluster(home: Path) -> Cluster | None:
-    """What `up` wrote; None without a file, or with one that is not ours."""
+def _environment(cluster: Cluster) -> Mapping[str, str] | None:
+    """Return the environment that a cluster was started with; None when it has just ended."""
     try:
-        return _cluster(json.loads((home / CLUSTER_FILE).read_text()))
-    except (FileNotFoundError, NotADirectoryError):
+        return psutil.Process(cluster.pid).environ()
+    except psutil.NoSuchProcess:
         return None
-    except (OSError, ValueError, TypeError, AttributeError) as error:
+    except psutil.AccessDenied:
         raise ClusterUnavailable(
-            f"{home / CLUSTER_FILE} cannot be read ({error}): remove it, and `ktrdr up` again"
+            f"the cluster of this home, process {cluster.pid}, belongs to somebody else"
         ) from None
 
 
-def _cluster(document: dict[str, Any]) -> Cluster:
-    """Earlier versions wrote a session number: it may be another's since, and is not read."""
-    known = {field.name for field in fields(Cluster)}
-    values = {name: value for name, value in document.items() if name in known}
-    processes = tuple((int(pid), float(at)) for pid, at in values.get("processes", ()))
-    return Cluster(**{**values, "processes": processes})
+def _close(cluster: Cluster) -> bool:
+    """Let an idle cluster end, in the store that it serves; False when it is busy."""
+    from ktrdr.store import open_store
+
+    try:
+        store = open_store(read_settings(_environment(cluster) or {}).database_url)
+    except Unreachable:
+        return False
+    try:
+        return OperationsService(store).close_owner(cluster.owner_id)
+    except Unreachable:
+        return False
+    finally:
+        store.close()
 
 
-def write_cluster(home: Path, cluster: Cluster) -> None:
-    """Replace the file as a whole."""
-    draft = home / f".{CLUSTER_FILE}.{os.getpid()}"
-    draft.write_text(json.dumps(asdict(cluster), indent=1) + "\n")
-    draft.chmod(0o600)
-    draft.replace(home / CLUSTER_FILE)
+def _start(settings: Settings, service: OperationsService) -> Owner:
+    """Start the process that holds Ray together; the lock is held."""
+    owner_id = f"local-{secrets.token_hex(8)}"
+    pid = _spawn(settings, owner_id)
+    started_at = psutil.Process(pid).create_time()
+    owner = Owner(owner_id, OwnerKind.LOCAL, socket.gethostname(), pid, started_at)
+    cluster = Cluster(owner_id, socket.gethostname(), pid, started_at, version())
+    try:
+        service.register_owner(owner, version())
+        write_cluster(settings.home, cluster)
+    except BaseException:
+        _end_processes(cluster)
+        raise
+    return owner
 
 
-def forget_cluster(home: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):
-        (home / CLUSTER_FILE).unlink()
+def _spawn(settings: Settings, owner_id: str) -> int:
+    """Start a process that inherits no terminal, no signal mask and no output of ours."""
+    environ = os.environ | settings.environment() | RAY_ENVIRONMENT | {"RAY_AUTH_MODE": "token"}
+    environ.pop("RAY_ADDRESS", None)
+    log = os.open(settings.home / LOG_FILE, os.O_CREAT | os.O_WRONLY | os.O_APPEND, 0o600)
+    try:
+        return os.posix_spawn(
+            sys.executable,
+            [sys.executable, "-m", "ktrdr.cluster.host", owner_id],
+            environ,
+            file_actions=[
+                (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, log, 1),
+                (os.POSIX_SPAWN_DUP2, log, 2),
+            ],
+            setsid=True,
+            setsigmask=(),
+            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGPIPE),
+        )
+    finally:
+        os.close(log)
 
 
-def head_lives(cluster: Cluster) -> bool:
-    """Whether the head's process is there; a head of another machine is taken at its word."""
-    if cluster.pid is None or cluster.host != socket.gethostname():
-        return True
-    return lives(cluster.pid, cluster.process_started_at)
+def _end_leftovers(settings: Settings) -> None:
+    """End what a cluster whose process is gone has left on this host; the lock is held."""
+    cluster = read_cluster(settings.home)
+    if cluster is not None and cluster.here and not cluster.alive:
+        _end_processes(cluster)
+        forget_cluster(settings.home, cluster.owner_id)
 
 
-def _ask(address: str) -> Cluster:
-    remote.join(address)
-    owner = joined_owner()
-    return describe_cluster(address, owner, remote.start_actor(owner, {HEAD_RESOURCE: 0.001}))
+def _end_processes(cluster: Cluster) -> None:
+    noted = [*cluster.processes]
+    if cluster.process_started_at is not None:
+        noted.append((cluster.pid, cluster.process_started_at))
+    processes.end(processes.with_descendants(processes.living(noted)), LEFTOVER_S)
 
 
-def _head_host() -> str | None:
-    return next((node["host"] for node in nodes() if node["head"]), None)
+def _terminate(cluster: Cluster) -> None:
+    if cluster.process_started_at is not None:
+        for process in processes.living([(cluster.pid, cluster.process_started_at)]):
+            with contextlib.suppress(psutil.Error):
+                process.terminate()
+
+
+def _wait_for_end(cluster: Cluster, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while cluster.alive and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
+
+
+def _lives(owner: Owner) -> bool:
+    return owner.pid is not None and processes.lives(owner.pid, owner.process_started_at)

@@ -1,117 +1,104 @@
-"""What every Ray of ours has in common: its environment, how it is joined, and its actor."""
+"""A Ray of many nodes, named by RAY_ADDRESS: its owner, found in the store or made by a child.
+
+What needs Ray happens in a child process (`python -m ktrdr.cluster.joining ADDRESS`), so that
+a command, or a notebook with a Ray of its own, never joins one.
+"""
 
 from __future__ import annotations
 
-import contextlib
-import logging
+import json
 import os
 import socket
+import subprocess
 import sys
-import time
-from collections.abc import Iterator
-from typing import Any
 
-from ktrdr.driver.names import NAMESPACE, OPERATIONS
-from ktrdr.errors import ClusterUnavailable
-from ktrdr.operations.types import Owner
+from ktrdr.cluster.local import RAY_ENVIRONMENT
+from ktrdr.errors import ClusterUnavailable, KtrdrError, StoreMismatch, VersionMismatch
+from ktrdr.operations.service import OperationsService
+from ktrdr.operations.types import Owner, OwnerRow
+from ktrdr.settings import Settings
+from ktrdr.version import version
 
-READY_DEADLINE_S = 60.0
-CALL_TIMEOUT_S = 10.0
-OBJECT_STORE_BYTES = 128 * 1024 * 1024  # hardly used: bars and checkpoints travel by storage
-
-RAY_ENVIRONMENT = {
-    "RAY_USAGE_STATS_ENABLED": "0",
-    "RAY_TRAIN_V2_ENABLED": "1",
-    "RAY_CHDIR_TO_TRIAL_DIR": "0",
-}
+CONNECT_TIMEOUT_S = 10.0
+JOIN_DEADLINE_S = 120.0
+_ERRORS: tuple[type[KtrdrError], ...] = (ClusterUnavailable, StoreMismatch, VersionMismatch)
 
 
-def join(address: str) -> None:
-    """Connect this process to a Ray that runs; nothing happens when it is connected to that one.
-
-    Raises:
-        ClusterUnavailable: nobody listens there, or this process cannot join any more.
-    """
-    _check_listening(address)
-    expect_token()
-    import ray
-
-    if ray.is_initialized():
-        if ray.get_runtime_context().gcs_address == address:
-            return
-        raise ClusterUnavailable("this process has joined another Ray: call ray.shutdown() first")
-    try:
-        ray.init(
-            address=address,
-            namespace=NAMESPACE,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-        )
-    except Exception as error:
-        said = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ClusterUnavailable(f"cannot join the Ray at {address}: {said}") from error
+def find(address: str, service: OperationsService) -> OwnerRow | None:
+    """Return the row of the cluster at an address, when its actor has served lately."""
+    now = service.now()
+    for row in reversed(service.owners()):
+        if row.address == address and row.accepting and row.lease_expires_at > now:
+            return row
+    return None
 
 
-def expect_token() -> None:
-    """Clusters are joined with Ray's token; Ray reads the mode once, when it is imported."""
-    if "ray" not in sys.modules:
-        os.environ.setdefault("RAY_AUTH_MODE", "token")
-
-
-def start_actor(owner: Owner, resources: dict[str, float] | None = None) -> Any:
-    """The operations actor, made when there is none; returns when it serves.
+def ensure(address: str, settings: Settings, service: OperationsService) -> Owner:
+    """Return the owner of the cluster at an address; its actor is made when there is none.
 
     Raises:
-        ClusterUnavailable: it could not open its store within the deadline.
+        ClusterUnavailable: nobody answers there.
+        StoreMismatch: its nodes use another store or storage; no actor stays.
+        VersionMismatch: it runs another ktrdr.
     """
-    import ray
-
-    from ktrdr.supervisor.actor import OperationsActor
-
-    actor: Any = (
-        ray.remote(OperationsActor)
-        .options(
-            name=OPERATIONS,
-            namespace=NAMESPACE,
-            lifetime="detached",
-            get_if_exists=True,
-            max_restarts=-1,
-            max_concurrency=8,
-            num_cpus=0,
-            resources=resources or {},
+    row = find(address, service)
+    if row is None:
+        check_listening(address)
+        row = service.owner(_make_actor(address, settings))
+    if row is None:
+        raise ClusterUnavailable(f"the operations actor at {address} has gone again: try again")
+    if row.version != version():
+        raise VersionMismatch(
+            f"the cluster at {address} runs ktrdr {row.version}, this is {version()}: use the same"
         )
-        .remote(owner)
-    )
-    deadline = time.monotonic() + READY_DEADLINE_S
-    while not ray.get(actor.ready.remote(), timeout=READY_DEADLINE_S):
-        if time.monotonic() > deadline:
-            raise ClusterUnavailable("the operations actor could not open its store")
-        time.sleep(0.02)
-    return actor
+    return row.owner
 
 
-@contextlib.contextmanager
-def exported(variables: dict[str, str]) -> Iterator[None]:
-    """Ray's processes inherit these; this process keeps its own."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value
-
-
-def _check_listening(address: str) -> None:
-    """Ray itself would try for a minute."""
+def check_listening(address: str) -> None:
+    """Raise ClusterUnavailable when nobody listens: Ray itself would try for a minute."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host, int(port)), timeout=CALL_TIMEOUT_S).close()
-    except (OSError, ValueError) as error:
+        socket.create_connection((host, int(port)), timeout=CONNECT_TIMEOUT_S).close()
+    except (OSError, ValueError, OverflowError) as error:
         raise ClusterUnavailable(
-            f"no Ray answers at {address[:80]!r} ({error}): start one with `ktrdr up`, or unset"
-            " RAY_ADDRESS"
+            f"no Ray answers at {address[:80]!r} ({error}): unset RAY_ADDRESS to use the local"
+            " cluster of your home"
         ) from None
+
+
+def _make_actor(address: str, settings: Settings) -> str:
+    """Let a child join the cluster and make its actor; return the owner's id.
+
+    Raises what the child says is wrong.
+    """
+    environ = os.environ | settings.environment() | RAY_ENVIRONMENT | {"RAY_AUTH_MODE": "token"}
+    environ.pop("RAY_ADDRESS", None)
+    try:
+        done = subprocess.run(
+            [sys.executable, "-m", "ktrdr.cluster.joining", address],
+            env=environ,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=JOIN_DEADLINE_S,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        raise ClusterUnavailable(
+            f"the Ray at {address} could not be joined within {JOIN_DEADLINE_S:.0f} s"
+        ) from None
+    return _owner_id(done.stdout, done.stderr)
+
+
+def _owner_id(out: str, err: str) -> str:
+    try:
+        told = json.loads(out.splitlines()[-1])
+        if "owner_id" in told:
+            return str(told["owner_id"])
+        kind = {error.code: error for error in _ERRORS}[told["code"]]
+    except (IndexError, ValueError, KeyError, TypeError):
+        last = [line for line in err.splitlines() if line.strip()][-1:]
+        raise ClusterUnavailable(
+            f"the Ray cluster could not be joined: {''.join(last)[:300]}"
+        ) from None
+    raise kind(told["message"])

@@ -6,10 +6,8 @@ in UTC; a pandas frame may have it as its index.
 
 from __future__ import annotations
 
-import contextlib
 import io
 import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,6 +18,7 @@ from numpy.typing import NDArray
 from ktrdr.data.bars import Bars, IntArray, format_us, timeframe_us
 from ktrdr.data.store import COLUMNS, problem_of
 from ktrdr.errors import InvalidData, Usage
+from ktrdr.files import replacement
 
 if TYPE_CHECKING:
     import polars as pl
@@ -94,20 +93,12 @@ def write_frame(frame: pl.DataFrame, path: Path) -> None:
         with_plain_values(frame).write_csv(buffer)
     else:
         frame.write_parquet(buffer)
-    content = buffer.getbuffer()
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
+        with replacement(path) as file:
+            file.write(buffer.getbuffer())
     except OSError as error:
         reason = error.strerror or error
         raise Usage(f"cannot write {str(path)[:200]}: {reason}; name another file") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _from_frame(given: Any, timeframe: str) -> Bars:

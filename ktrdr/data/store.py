@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
-import secrets
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +20,7 @@ from ktrdr.data.bars import (
     is_timeframe,
 )
 from ktrdr.errors import DataNotFound, InvalidData, StorageUnavailable, Usage
+from ktrdr.files import replacement, sync_folder
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -199,29 +198,11 @@ def problem_of(bars: Bars) -> str | None:
 
 
 def _replace(path: Path, table: pa.Table) -> None:
-    """Write beside the file, sync, rename over it, sync the folder: never half a file."""
     import pyarrow.parquet as pq
 
-    temporary = path.with_name(f".{path.name}.tmp-{secrets.token_hex(8)}")
-    try:
-        with temporary.open("xb") as file:
-            pq.write_table(table, file, compression="zstd", write_page_checksum=True)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
-    _sync_folder(path.parent)
-    _sync_folder(path.parent.parent)
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    with replacement(path) as file:
+        pq.write_table(table, file, compression="zstd", write_page_checksum=True)
+    sync_folder(path.parent.parent)
 
 
 def _summary(path: Path) -> BarsSummary:

@@ -357,9 +357,9 @@ class OperationsService:
         """
         with self._store.transaction() as tx:
             row = tx.lock_owner(owner_id)
-            if row is None or tx.owned(owner_id):
-                return row is None
-            if row.closing_at is None:
+            if tx.owned(owner_id):
+                return False
+            if row is not None and row.closing_at is None:
                 tx.update_owner(replace(row, closing_at=tx.now()))
             return True
 

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import math
 import os
-import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ktrdr.errors import OutputLost, Usage
+from ktrdr.files import replacement
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,16 +47,12 @@ def draw_memberships(inputs: Sequence[FuzzyInput], path: Path) -> None:
 
 def write_png(figure: Figure, path: Path) -> None:
     """Write whole or not at all; what was there before is replaced. Raises OutputLost."""
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
     try:
-        figure.savefig(temporary, format="png")
-        os.replace(temporary, path)
+        with replacement(path) as file:
+            figure.savefig(file, format="png")
     except OSError as error:
         reason = error.strerror or error
         raise OutputLost(f"cannot write the plot to {path}: {reason}") from None
-    finally:
-        with contextlib.suppress(OSError):
-            temporary.unlink(missing_ok=True)
 
 
 def _figure(num_panels: int) -> tuple[Figure, list[Axes]]:

@@ -14,6 +14,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path
 
+from ktrdr import files
 from ktrdr.errors import StorageUnavailable
 
 
@@ -25,19 +26,12 @@ class Files:
 
     def write(self, path: Path, data: bytes) -> None:
         """Create a new file whose content (not yet its name) is durable on return."""
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with open(descriptor, "wb") as file:
+        with files.synced(path, 0o600) as file:
             file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
 
     def sync_folder(self, path: Path) -> None:
         """Make the names in a folder durable."""
-        descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+        files.sync_folder(path)
 
     def rename(self, source: Path, target: Path) -> None:
         os.rename(source, target)

@@ -11,7 +11,7 @@ from ktrdr.data.bars import Bars, format_us
 from ktrdr.data.market import Market, Span, fingerprint_of, gather, span_of
 from ktrdr.data.store import BarStore
 from ktrdr.errors import DataChanged, DataNotFound
-from ktrdr.features.cache import cached_dataset
+from ktrdr.features.cache import cached_dataset, prepare_dataset, stored_dataset
 from ktrdr.features.dataset import Dataset
 from ktrdr.operations.types import Plan, Request
 from ktrdr.strategy.schema import Strategy
@@ -23,15 +23,37 @@ _ADVICE = "import the old ones again to resume, or train anew"
 
 
 def planned_dataset(request: Request, plan: Plan, strategy: Strategy) -> Dataset:
-    """The very rows that the operation was submitted with.
+    """Return the very dataset that the operation was submitted with, its bytes verified.
+
+    The bars are read only where the cache no longer has it.
 
     Raises:
-        DataNotFound, DataChanged: they are not there any more.
+        DataNotFound, DataChanged: it cannot be computed again, or comes out otherwise.
+        StorageUnavailable.
     """
-    root = Path(plan.storage)
+    root, fold = Path(plan.storage), request.fold or 1
+    dataset = stored_dataset(root, strategy, plan.data_fingerprint, fold)
+    if dataset is None:
+        dataset = cached_dataset(root, strategy, planned_market(plan, strategy), fold)
+    _check_digest(dataset.digest, request, plan)
+    return dataset
+
+
+def check_planned_data(request: Request, plan: Plan, strategy: Strategy) -> None:
+    """Check that bars, features and labels are those that the operation was submitted with.
+
+    The features are computed only where the cache has lost them, and not read.
+
+    Raises:
+        DataNotFound, DataChanged, StorageUnavailable.
+    """
     market = planned_market(plan, strategy)
-    dataset = cached_dataset(root, strategy, market, request.fold or 1)
-    if dataset.digest != plan.dataset_digest:
+    digest = prepare_dataset(Path(plan.storage), strategy, market, request.fold or 1)
+    _check_digest(digest, request, plan)
+
+
+def _check_digest(digest: str, request: Request, plan: Plan) -> None:
+    if digest != plan.dataset_digest:
         raise DataChanged(
             f"the same bars of {', '.join(request.symbols)} and the same strategy give other"
             " features or labels than when the operation began: resume with the versions of ktrdr"
@@ -39,7 +61,6 @@ def planned_dataset(request: Request, plan: Plan, strategy: Strategy) -> Dataset
             symbols=list(request.symbols),
             timeframes=list(request.timeframes),
         )
-    return dataset
 
 
 def planned_market(plan: Plan, strategy: Strategy) -> Market:

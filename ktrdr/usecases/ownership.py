@@ -1,4 +1,4 @@
-"""Who looks after an operation, as far as this process can see."""
+"""Whether an operation has a live owner, as far as this process can see."""
 
 from __future__ import annotations
 
@@ -11,12 +11,15 @@ from ktrdr.processes import lives
 
 
 def seen_dead(owner: Owner) -> bool:
-    """Whether an embedded owner of this very host is certainly gone."""
-    if owner.kind is not OwnerKind.EMBEDDED or owner.host != socket.gethostname():
+    """Whether the process of an owner on this very host is certainly gone.
+
+    Of a cluster of many nodes no single process can tell.
+    """
+    if owner.kind is OwnerKind.CLUSTER or owner.host != socket.gethostname():
         return False
     return owner.pid is not None and not lives(owner.pid, owner.process_started_at)
 
 
 def looked_after(operation: Operation, now: datetime) -> bool:
-    """Whether somebody renews a pending or running operation's lease; `now` is the store's."""
+    """Whether the owner of a pending or running operation lives; `now` is the store's."""
     return not (seen_dead(operation.owner) or lease_expired(operation, now))

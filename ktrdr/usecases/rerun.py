@@ -6,13 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 
 from ktrdr.errors import Usage
-from ktrdr.operations.types import Operation, Plan, Request
+from ktrdr.operations.types import Operation
 from ktrdr.storage.root import Storage
 from ktrdr.usecases import submit
+from ktrdr.usecases.submit import Choice
 
 
-def prepare(row: Operation, storage: Storage) -> tuple[Request, Plan]:
-    """Return the request and plan of a new operation like `row`, of the same fold alone.
+def choose(row: Operation, storage: Storage) -> Choice:
+    """Choose what an operation trained, the same fold alone, to be trained from the beginning.
 
     The strategy's file is read again, as it is now, and so are the bars.
 
@@ -24,13 +25,11 @@ def prepare(row: Operation, storage: Storage) -> tuple[Request, Plan]:
     overrides = submit.Overrides(**plan.overrides)
     places = [Path(place) for place in (row.request.strategy_path, plan.strategy_given) if place]
     path = next((place for place in places if place.is_file()), places[0])
-    found = submit.prepare(path, overrides, storage, only_fold=fold or 1)
-    if not found or found[0][0].fold != fold:
+    choice = submit.choose(path, overrides, storage, only_fold=fold or 1)
+    has_folds = choice.strategy.training.data_split.num_folds > 1
+    if not choice.folds or has_folds != (fold is not None):
         raise Usage(
             f"the split of {path} was changed since {row.operation_id}, which trained"
             f" {f'fold {fold}' if fold else 'without folds'}: use `ktrdr train {path}`"
         )
-    [(request, new_plan)] = found
-    if path == places[0]:
-        new_plan = replace(new_plan, strategy_given=plan.strategy_given)
-    return request, new_plan
+    return replace(choice, strategy_given=plan.strategy_given) if path == places[0] else choice

@@ -114,10 +114,11 @@ def _checked(
 
 def _environment(request: Request, plan: Plan, strategy: Strategy) -> Mapping[str, Any]:
     """Where the next attempt will train, once its data are seen to be those of the checkpoint."""
-    from ktrdr.training.plan import planned_dataset, planned_job
+    from ktrdr.training.environment import environment
+    from ktrdr.training.plan import DEVICE, THREADS, WORKERS, check_planned_data
 
-    dataset = planned_dataset(request, plan, strategy)
-    return planned_job(request, plan, strategy, dataset).provenance.environment
+    check_planned_data(request, plan, strategy)
+    return environment(DEVICE, WORKERS, THREADS)
 
 
 def _strategy(

@@ -50,43 +50,82 @@ class Overrides:
         return {name: value for name, value in given.items() if value is not None}
 
 
-def prepare(
-    path: Path, overrides: Overrides, storage: Storage, only_fold: int | None = None
-) -> tuple[tuple[Request, Plan], ...]:
-    """Check strategy, options and bars, and resolve what every attempt will use.
+@dataclass(frozen=True)
+class Choice:
+    """What a user wants to train, with its bars: checked, and nothing computed yet."""
 
-    One request and plan for each fold of the strategy's split, or for the one fold asked for:
-    none when the split does not have it.
+    path: Path
+    strategy_given: str
+    """The path as the user wrote it."""
+    given: dict[str, Any]
+    own: Strategy
+    """As the file says, without the options."""
+    strategy: Strategy
+    market: Market
+    storage: Storage
+    only_fold: int | None = None
+
+    @property
+    def folds(self) -> tuple[int, ...]:
+        """The folds to be trained; none when the split does not have the one asked for."""
+        every = range(1, self.strategy.training.data_split.num_folds + 1)
+        return tuple(fold for fold in every if self.only_fold in (None, fold))
+
+    def prepare(self, cache_bytes: int | None = None) -> tuple[tuple[Request, Plan], ...]:
+        """Compute the features of each fold, and resolve what every attempt will use.
+
+        One request and plan for each fold. `cache_bytes` bounds the features kept on the storage
+        (None: without bound).
+
+        Raises:
+            InvalidData: the bars do not do for the strategy.
+        """
+        from ktrdr.features.cache import prepare_dataset
+
+        root, num_folds = self.storage.root, self.strategy.training.data_split.num_folds
+        prepared = []
+        for fold in self.folds:
+            digest = prepare_dataset(root, self.strategy, self.market, fold, cache_bytes)
+            request = _request(self.path, self.strategy, fold if num_folds > 1 else None)
+            prepared.append((request, self._plan(digest)))
+        return tuple(prepared)
+
+    def _plan(self, dataset_digest: str) -> Plan:
+        epochs = {"epochs": self.own.training.epochs}
+        return Plan(
+            config=loading.config(self.strategy),
+            overrides=self.given,
+            strategy_fingerprint=loading.fingerprint(self.strategy),
+            data_fingerprint=self.market.fingerprint,
+            dataset_digest=dataset_digest,
+            spans=[asdict(span) for span in self.market.spans],
+            storage=str(self.storage.root),
+            strategy_given=self.strategy_given,
+            overridden=epochs if "epochs" in self.given else {},
+        )
+
+
+def choose(
+    path: Path, overrides: Overrides, storage: Storage, only_fold: int | None = None
+) -> Choice:
+    """Check strategy, options and bars.
 
     Raises:
         StrategyNotFound, InvalidStrategy, Usage, DataNotFound, InvalidData.
     """
-    from ktrdr.features.cache import cached_dataset
-
     given = overrides.checked()
     given_path, path = path, path.absolute()
     own = loading.load_strategy(path)
     strategy = loading.with_overrides(own, given)
     market = selected_bars(strategy, storage)
-    split, prepared = strategy.training.data_split, []
-    for fold in range(1, split.num_folds + 1):
-        if only_fold not in (None, fold):
-            continue
-        dataset = cached_dataset(storage.root, strategy, market, fold)
-        plan = Plan(
-            config=loading.config(strategy),
-            overrides=given,
-            strategy_fingerprint=loading.fingerprint(strategy),
-            data_fingerprint=market.fingerprint,
-            dataset_digest=dataset.digest,
-            spans=[asdict(span) for span in market.spans],
-            storage=str(storage.root),
-            strategy_given=str(given_path),
-            overridden={"epochs": own.training.epochs} if "epochs" in given else {},
-        )
-        request = _request(path, strategy, fold if split.num_folds > 1 else None)
-        prepared.append((request, plan))
-    return tuple(prepared)
+    return Choice(path, str(given_path), given, own, strategy, market, storage, only_fold)
+
+
+def prepare(
+    path: Path, overrides: Overrides, storage: Storage, cache_bytes: int | None = None
+) -> tuple[tuple[Request, Plan], ...]:
+    """Choose and prepare in one."""
+    return choose(path, overrides, storage).prepare(cache_bytes)
 
 
 def selected_bars(strategy: Strategy, storage: Storage) -> Market:

@@ -70,7 +70,7 @@ def test_why_tells_the_chain_and_what_to_do_next(site: Site, ktrdr: Run) -> None
     ran = ktrdr("operations", "why", operation.id, "--json")
     assert (ran.status, ran.err) == (0, "")
     document = ran.document
-    assert set(document) == {"operation_id", "status", "chain", "next"}
+    assert set(document) == {"operation_id", "status", "lost", "chain", "next"}
     assert all(set(link) == {"at", "attempt", "event", "text"} for link in document["chain"])
     assert document["chain"][-1]["text"].startswith("attempt 1 stopped at a batch boundary")
     assert document["next"] == f"ktrdr operations resume {operation.id}"

@@ -82,7 +82,7 @@ def test_a_verbose_resume_with_an_accepted_change(
     said = done.stderr
     assert f"resumed        {operation.id}" in said
     assert "restored       weights, optimizer state, best weights, random states, 2 epochs" in said
-    assert "computed anew  learning rate, early stopping counters" in said
+    assert "recomputed     learning rate, early stopping counters" in said
     assert "goes on in     epoch 3, after 0 batches of it" in said
     assert f"differs        strategy: training.epochs {EPOCHS} -> {EPOCHS + 1}" in said
     assert "differs        strategy: training.learning_rate 0.002 -> 0.01" in said

@@ -17,7 +17,7 @@ from ktrdr.data.store import BarStore
 from ktrdr.errors import DataChanged, Usage
 from ktrdr.settings import read_settings
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.training.plan import planned_dataset
+from ktrdr.training.plan import check_planned_data
 
 SHIPPED = Path(__file__).parents[2] / "strategies" / "mean_reversion.yaml"
 ROWS = 1500
@@ -140,21 +140,20 @@ def test_a_resume_needs_every_series_as_it_was_and_no_more(
     operation = client.submit(strategy)
     row = client.service.get(operation.id)
     config = validate_strategy(row.plan.config, "the plan")
-    digest = planned_dataset(row.request, row.plan, config).digest
     longer = sample_bars("ONE", rows=ROWS + 100, seed=7)
     store = BarStore(home / "storage")
     # appended bars, and a timeframe that would now be found instead of made
     store.write(sample_bars("ONE", rows=ROWS, seed=7))
     store.write(replace(resample(longer, "4h"), close=resample(longer, "4h").close))
-    assert planned_dataset(row.request, row.plan, config).digest == digest
+    check_planned_data(row.request, row.plan, config)
     revised = sample_bars("TWO", rows=ROWS, seed=8)
     revised.close[700] = revised.high[700]
     store.write(revised)
     with pytest.raises(DataChanged, match=r"the bars of ONE 1h .* or of TWO 1h .*revised"):
-        planned_dataset(row.request, row.plan, config)
+        check_planned_data(row.request, row.plan, config)
     store.write(revised.rows(700, 703))  # too few to make a bar of
     with pytest.raises(DataChanged, match=r"the bars of TWO 1h .*\(3 bars instead of 1,500\)"):
-        planned_dataset(row.request, row.plan, config)
+        check_planned_data(row.request, row.plan, config)
 
 
 def test_a_file_by_another_name_among_the_bars_is_left_alone(

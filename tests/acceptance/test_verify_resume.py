@@ -20,7 +20,7 @@ from ktrdr.usecases.verify_resume import verification
 
 ROOT = Path(__file__).parents[2]
 STRATEGY = ROOT / "strategies" / "mean_reversion.yaml"
-BROKEN = ROOT / "tests" / "training" / "broken_attempt.py"
+BROKEN = ROOT / "tests" / "support" / "broken_attempt.py"
 OURS = "ktrdr-*"
 DEADLINE_S = 30.0
 

@@ -73,7 +73,7 @@ def test_a_strategy_that_went_through_sorted_json_gives_the_same_columns() -> No
     there, here = inputs_of(strategy), inputs_of(again)
     assert names_of(strategy) == names_of(again)
     assert there.matrix.tobytes() == here.matrix.tobytes()
-    assert dataset_key(strategy, MARKET) == dataset_key(again, MARKET)
+    assert dataset_key(strategy, MARKET.fingerprint) == dataset_key(again, MARKET.fingerprint)
 
 
 def test_each_column_is_its_membership_of_its_indicator() -> None:

@@ -415,22 +415,26 @@ def test_a_dataset_of_several_series_comes_back_from_the_cache_as_it_was(tmp_pat
                 assert getattr(found, name).tobytes() == getattr(made, name).tobytes()
             for name in ("columns", "class_names", "splits", "digest", "segments", "transforms"):
                 assert getattr(found, name) == getattr(made, name)
-    assert len(list((tmp_path / "features").iterdir())) == 2
+    assert len(list((tmp_path / "features").glob("[!.]*"))) == 2
+
+
+def key_of(strategy: Strategy, fold: int = 1) -> str:
+    return dataset_key(strategy, market(strategy).fingerprint, fold)
 
 
 def test_all_that_shapes_a_dataset_is_part_of_its_key() -> None:
     of = strategy()
-    keys = {dataset_key(of, market(of)), dataset_key(of, market(of), 2)}
+    keys = {key_of(of), key_of(of, fold=2)}
     other = strategy(nn_inputs=[{"raw_indicator": "r", "normalization": "zscore"}])
-    keys |= {dataset_key(other, market(other))}
+    keys |= {key_of(other)}
     other = strategy(nn_inputs=[{"raw_indicator": "r"}])
-    keys |= {dataset_key(other, market(other))}
+    keys |= {key_of(other)}
     other = strategy(model={"type": "neuro_fuzzy"})
-    keys |= {dataset_key(other, market(other))}
+    keys |= {key_of(other)}
     other = with_overrides(of, {"symbols": ["TWO", "ONE"]})
-    keys |= {dataset_key(other, market(other))}
+    keys |= {key_of(other)}
     other = strategy(training={"labels": BARRIER, "data_split": {"embargo": 3}})
-    keys |= {dataset_key(other, market(other))}
+    keys |= {key_of(other)}
     appended = market(of, {**BARS, "ONE": BARS["ONE"].rows(0, ROWS - 1)})
-    keys |= {dataset_key(of, appended)}
+    keys |= {dataset_key(of, appended.fingerprint)}
     assert len(keys) == 8

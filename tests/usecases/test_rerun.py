@@ -51,7 +51,7 @@ def test_the_settings_are_the_same_and_so_is_the_fold(
     service: OperationsService, tmp_path: Path, folds: int
 ) -> None:
     row = submitted(service, tmp_path, folds)
-    request, plan = rerun.prepare(row, Storage(tmp_path))
+    [(request, plan)] = rerun.choose(row, Storage(tmp_path)).prepare()
     assert (request, plan) == (row.request, row.plan)
     assert request.fold == (folds or None)
     assert (request.epochs, request.seed) == (3, 5)
@@ -73,7 +73,7 @@ def test_a_fold_that_the_strategy_no_longer_has_is_refused(
     row = submitted(service, tmp_path, before)
     strategy(tmp_path, after)
     with pytest.raises(Usage, match="the split of"):
-        rerun.prepare(row, Storage(tmp_path))
+        rerun.choose(row, Storage(tmp_path))
 
 
 def test_without_its_file_or_its_bars_nothing_is_trained(
@@ -82,7 +82,7 @@ def test_without_its_file_or_its_bars_nothing_is_trained(
     row = submitted(service, tmp_path, 0)
     (elsewhere := tmp_path / "elsewhere").mkdir()
     with pytest.raises(DataNotFound):
-        rerun.prepare(row, Storage(elsewhere))
+        rerun.choose(row, Storage(elsewhere))
     (tmp_path / "again.yaml").unlink()
     with pytest.raises(StrategyNotFound):
-        rerun.prepare(row, Storage(tmp_path))
+        rerun.choose(row, Storage(tmp_path))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from ktrdr.errors import InvalidStrategy, Usage
+from ktrdr.files import new_file
 from ktrdr.strategy.loading import parse_strategy, parse_yaml, read_text
 from ktrdr.strategy.migration.document import read_document
 from ktrdr.strategy.migration.draft import Change, Draft
@@ -110,45 +110,14 @@ def write_new(path: Path, text: str) -> None:
 
     Raises Usage where it exists already, or cannot be written.
     """
-    draft = path.with_name(f".{path.name[:64]}.{secrets.token_hex(8)}")
     try:
-        _write_durably(draft, text.encode("utf-8"))
-        _give_name(draft, path)
-        _sync_folder(path.parent)
+        with new_file(path) as file:
+            file.write(text.encode("utf-8"))
     except FileExistsError:
         raise Usage(_TAKEN.format(path)) from None
     except (OSError, ValueError) as error:
         reason = error.strerror if isinstance(error, OSError) else error
         raise Usage(f"cannot write {str(path)[:200]}: {reason}") from None
-
-
-def _give_name(draft: Path, path: Path) -> None:
-    """Rename, but refuse a name that is taken: a link does, where the disk has links."""
-    try:
-        os.link(draft, path)
-    except FileExistsError:
-        raise
-    except OSError:
-        if path.exists():
-            raise FileExistsError(path) from None
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
-
-
-def _write_durably(path: Path, content: bytes) -> None:
-    with path.open("xb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _sync_folder(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _remaining(text: str, origin: str) -> list[Problem]:
