@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,13 +15,17 @@ from stopped_training import Site
 from store_bench import SHARED_STORES, database
 
 from ktrdr.client import Client, Operation
+from ktrdr.cluster import local
 from ktrdr.errors import CheckpointNotFound
+from ktrdr.operations.types import Owner, OwnerKind
+from ktrdr.usecases import resume
 
 SCHEMAS = ("0003",)
 LOST = ("lost", "lost_before_start", "lost_on_cluster")
 WITH_CHECKPOINT = ("cancelled", "failed", "lost", "lost_on_cluster")
 WITHOUT_CHECKPOINT = ("cancelled_before_start", "lost_before_start")
 DEADLINE_S = 90.0
+OWNER = Owner("local-of-this-test", OwnerKind.LOCAL)
 
 Record = dict[str, Any]
 Old = tuple[OldHome, Client]
@@ -82,7 +86,7 @@ def test_what_has_a_checkpoint_resumes_to_the_same_model(old: Old, name: str) ->
     operation = client.operation(home.id(name))
     assert all(found["good"] for found in operation.verify_checkpoints())
     held = operation.history()
-    resumed_from = operation.claim_resume()["resumed_from"]
+    resumed_from = claimed(operation, client)["resumed_from"]
     outcome = Site(client, home.settings.home / "tiny.yaml").completed(operation)
     history = operation.history()
     assert [row["epoch"] for row in history] == list(range(1, 61))
@@ -100,7 +104,7 @@ def test_what_has_no_checkpoint_says_how_to_train_it_again(old: Old, name: str) 
     home, client = old
     operation = client.operation(home.id(name))
     with pytest.raises(CheckpointNotFound, match="ktrdr operations rerun"):
-        operation.claim_resume()
+        claimed(operation, client)
     assert operation.cancel()["status"] == "cancelled"
 
 
@@ -114,7 +118,7 @@ def test_a_cluster_of_today_resumes_it(schema: str, tmp_path: Path) -> None:
     """
     home, twin = copied(schema, tmp_path / "copy"), copied(schema, tmp_path / "twin")
     forget_history(home, home.id("failed"), epochs=(3, 20))
-    with home.opened() as client, twin.opened() as beside:
+    with cluster_of(home) as client, twin.opened() as beside:
         straight = client.operation(home.id("cancelled_before_start")).rerun()
         resumed = [client.operation(home.id(name)) for name in WITH_CHECKPOINT]
         for operation in resumed:
@@ -129,11 +133,27 @@ def test_a_cluster_of_today_resumes_it(schema: str, tmp_path: Path) -> None:
                 assert made == model
 
 
+@contextmanager
+def cluster_of(home: OldHome) -> Iterator[Client]:
+    """A client of a home whose local cluster is ended afterwards."""
+    with home.opened() as client:
+        try:
+            yield client
+        finally:
+            local.stop(home.settings, lambda: client.service)
+
+
 def forget_history(home: OldHome, operation_id: str, epochs: tuple[int, int]) -> None:
     """Leave the hole that an adopted checkpoint left whose epochs were never reported."""
     with closing(sqlite3.connect(home.settings.home / "ktrdr.db")) as connection, connection:
         hole = "DELETE FROM history WHERE operation_id = ? AND epoch BETWEEN ? AND ?"
         connection.execute(hole, (operation_id, *epochs))
+
+
+def claimed(operation: Operation, client: Client) -> Record:
+    """Resume an operation for this process, which is no cluster and starts none."""
+    resume.claim(client.service, client.store_id(), OWNER, operation.id, resume.ResumeOptions())
+    return operation.record()
 
 
 def finished(operation: Operation) -> Record:
@@ -145,7 +165,7 @@ def finished(operation: Operation) -> Record:
 def continued_here(home: OldHome, client: Client, operation_id: str) -> Record:
     """Resume an operation in this process, without a cluster."""
     operation = client.operation(operation_id)
-    operation.claim_resume()
+    claimed(operation, client)
     outcome = Site(client, home.settings.home / "tiny.yaml").completed(operation)
     return essence(vars(outcome), operation.history())
 

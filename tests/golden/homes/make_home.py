@@ -133,7 +133,7 @@ def failed(client: Client) -> str:
 
 
 def cancelled_before_start(client: Client) -> str:
-    operation = client.submit(strategy_path())
+    operation = client.operation(lost_before_start())
     operation.cancel(wait=True)
     return operation.id
 
