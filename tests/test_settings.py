@@ -18,6 +18,7 @@ def test_another_process_reads_the_same_settings(tmp_path: Path) -> None:
         "KTRDR_STORAGE": str(tmp_path / "storage"),
         "KTRDR_HANG_AFTER_S": "5",
         "KTRDR_CACHE_BYTES": "123",
+        "KTRDR_IDLE_S": "7",
     }
     settings = read_settings(given)
     assert read_settings(settings.environment()) == settings

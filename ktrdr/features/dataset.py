@@ -134,7 +134,8 @@ def _cut_at(
     check_cuts(strategy, market, labelled, cuts)
     transforms = _fit(strategy, series, _training_bars(labelled, cuts))
     dataset = _assemble(series, labelled, cuts, transforms, names)
-    check_labels(dataset, strategy)
+    samples = dataset.samples(dataset.splits.train, strategy.model.sequence_length)
+    check_labels(dataset.labels[samples], strategy)
     return dataset
 
 

@@ -1,9 +1,8 @@
-"""What no training should begin with: refused before it does, with numbers."""
+"""Validation of a dataset before training: refusals with numbers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -14,9 +13,6 @@ from ktrdr.features.cuts import Cut, LabelledRows
 from ktrdr.features.labels import LabelArray, class_names
 from ktrdr.strategy.schema import Strategy
 from ktrdr.strategy.splits import PurgedKFold
-
-if TYPE_CHECKING:
-    from ktrdr.features.dataset import Dataset
 
 
 def check_overlap(market: Market) -> None:
@@ -118,10 +114,8 @@ def _empty(
     )
 
 
-def check_labels(dataset: Dataset, strategy: Strategy) -> None:
-    """Raise InvalidData where the labels of the training samples teach nothing."""
-    samples = dataset.samples(dataset.splits.train, strategy.model.sequence_length)
-    labels = dataset.labels[samples]
+def check_labels(labels: LabelArray, strategy: Strategy) -> None:
+    """Raise InvalidData where these labels, of the training samples, teach nothing."""
     names = class_names(strategy.training.labels)
     if names:
         _check_classes(np.bincount(labels, minlength=len(names)).tolist(), names, strategy)

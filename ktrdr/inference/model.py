@@ -3,23 +3,17 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
-from torch import Tensor, nn
 
 from ktrdr.checkpoints.manifest import ModelManifest
 from ktrdr.errors import CheckpointCorrupted, KtrdrError
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.input_schema import Recipe
+from ktrdr.inference.prediction import market_of, predict
+from ktrdr.inference.trained_network import TrainedNetwork
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.strategy.schema import Strategy
-from ktrdr.training.batch_invariant import one_thread, predictions
-from ktrdr.training.batches import sequences
 from ktrdr.training.networks import build_model
 from ktrdr.training.weights import StateDict, fit_state, load_state, save_state, weights_digest
 
@@ -37,46 +31,8 @@ def model_files(strategy: Strategy, recipe: Recipe, weights: StateDict) -> dict[
     }
 
 
-@dataclass(frozen=True)
-class LoadedModel:
+class LoadedModel(TrainedNetwork):
     """A stored model, ready to use on the CPU."""
-
-    module: nn.Module
-    strategy: Strategy
-    recipe: Recipe
-    """How its inputs are made."""
-    class_names: tuple[str, ...]
-    """Empty for a regression."""
-    version: int | None = None
-    """Of the strategy's models; None for one that was not stored."""
-
-    @property
-    def name(self) -> str:
-        """As `ktrdr models` takes it."""
-        version = "" if self.version is None else f"@v{self.version}"
-        return f"{self.strategy.name}{version}"
-
-    @property
-    def columns(self) -> tuple[InputColumn, ...]:
-        """What the rows of its inputs hold, in their order."""
-        return self.recipe.columns
-
-    @property
-    def input_names(self) -> tuple[str, ...]:
-        return tuple(column.name for column in self.columns)
-
-    def outputs(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The network's raw outputs, [N, classes] or [N, 1], for inputs [N, len(input_names)].
-
-        A model with a `sequence_length` takes consecutive rows, and predicts from the first row on
-        that has enough rows before it: N - sequence_length + 1 predictions.
-        """
-        return self._answers(self.module, inputs)
-
-    def probabilities(self, inputs: NDArray[np.float32]) -> NDArray[np.float32]:
-        """The probability of each class, [N, classes], for inputs as `outputs` takes them; a
-        regression has none."""
-        return self._answers(lambda shown: torch.softmax(self.module(shown), dim=1), inputs)
 
     def predict(
         self, bars: Any, *, timeframe: str | None = None, symbol: str | None = None
@@ -95,18 +51,7 @@ class LoadedModel:
 
         Raises InvalidData for bars that cannot be used, or too few.
         """
-        from ktrdr.inference.prediction import market_of, predict
-
         return predict(self, market_of(self, bars, timeframe, symbol))
-
-    def _answers(
-        self, network: Callable[[Tensor], Tensor], inputs: NDArray[np.float32]
-    ) -> NDArray[np.float32]:
-        rows, length = torch.from_numpy(np.array(inputs)), self.strategy.model.sequence_length
-        shown = rows if length is None else sequences(rows, length)
-        with one_thread():
-            result: NDArray[np.float32] = predictions(network, shown).numpy()
-        return result
 
 
 def load_model(manifest: ModelManifest, files: Mapping[str, bytes]) -> LoadedModel:

@@ -17,7 +17,7 @@ from ktrdr.data.store import BarStore
 from ktrdr.errors import InvalidData, Usage
 from ktrdr.features.pipeline import Inputs, compute_inputs
 from ktrdr.features.transforms import Transform, unfitted
-from ktrdr.inference.model import LoadedModel
+from ktrdr.inference.trained_network import TrainedNetwork
 from ktrdr.strategy.loading import with_overrides
 from ktrdr.strategy.schema import Strategy
 
@@ -49,7 +49,7 @@ class ModelInputs:
 
 
 def predict(
-    model: LoadedModel,
+    model: TrainedNetwork,
     market: Market,
     start_us: int | None = None,
     end_us: int | None = None,
@@ -71,7 +71,7 @@ def predict(
     return to_frame(made.base.timestamps[start:stop], columns)
 
 
-def model_inputs(model: LoadedModel, market: Market) -> ModelInputs:
+def model_inputs(model: TrainedNetwork, market: Market) -> ModelInputs:
     """The inputs of the market's only symbol.
 
     Raises InvalidData where no bar has enough history behind it.
@@ -120,7 +120,7 @@ def bars_between(base: Bars, start_us: int | None, end_us: int | None) -> tuple[
     return start, max(start, stop)
 
 
-def transforms_of(model: LoadedModel) -> tuple[Transform, ...]:
+def transforms_of(model: TrainedNetwork) -> tuple[Transform, ...]:
     """Those of its training; a model of an earlier version has only what its strategy says."""
     return model.recipe.transforms or unfitted(model.strategy)
 
@@ -132,7 +132,7 @@ def at_timeframes(strategy: Strategy, timeframes: tuple[str, ...]) -> Strategy:
     return with_overrides(strategy, {"timeframes": list(timeframes)})
 
 
-def timeframes_for(model: LoadedModel, timeframe: str | None) -> tuple[str, ...]:
+def timeframes_for(model: TrainedNetwork, timeframe: str | None) -> tuple[str, ...]:
     """The timeframes to read bars of, when the base is to be this one; None: its own.
 
     Raises Usage for another base where the model has several timeframes.
@@ -150,7 +150,7 @@ def timeframes_for(model: LoadedModel, timeframe: str | None) -> tuple[str, ...]
 
 
 def market_of(
-    model: LoadedModel, bars: Any, timeframe: str | None = None, symbol: str | None = None
+    model: TrainedNetwork, bars: Any, timeframe: str | None = None, symbol: str | None = None
 ) -> Market:
     """What a caller gives to `LoadedModel.predict`, as a market of one symbol.
 
@@ -175,7 +175,7 @@ def market_of(
 
 
 def stored_market(
-    model: LoadedModel,
+    model: TrainedNetwork,
     store: BarStore,
     symbol: str,
     timeframe: str | None = None,
@@ -204,7 +204,7 @@ def stored_market(
 
 
 def _check_complete(
-    model: LoadedModel, timeframes: tuple[str, ...], given: Mapping[str, Bars], resample: bool
+    model: TrainedNetwork, timeframes: tuple[str, ...], given: Mapping[str, Bars], resample: bool
 ) -> None:
     missing = [
         name

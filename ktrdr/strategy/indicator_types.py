@@ -42,6 +42,9 @@ class Indicator(Closed):
 
     type: str
 
+    def __repr_name__(self) -> str:
+        return "Indicator"
+
     @property
     def grammar(self) -> IndicatorGrammar:
         return INDICATORS[self.type]

@@ -188,12 +188,17 @@ def test_shipped_strategies_are_listed_valid_and_shown_whole(
     for strategy in listed:
         assert strategy["error"] is None
         checked = ktrdr("strategies", "validate", strategy["path"], "--json").document
-        assert checked["valid"] is True
+        assert (checked["valid"], checked["notes"]) == (True, [])
         assert checked["fingerprint"] == strategy["fingerprint"]
         shown = ktrdr("strategies", "show", strategy["path"], "--json").document
         assert shown["config"]["training"]["checkpoint"]["every_seconds"] > 0
-    decided = next(s["path"] for s in listed if s["name"] == "trend_follower")
-    assert "not used in training" in ktrdr("strategies", "validate", decided).out
+
+
+def test_what_a_strategy_says_without_effect_is_noted(ktrdr: Run, tmp_path: Path) -> None:
+    path = tmp_path / "decided.yaml"
+    shipped = (ROOT / "strategies" / "trend_follower.yaml").read_text()
+    path.write_text(shipped.replace("decisions:", "decisions:\n  confidence_threshold: 0.6"))
+    assert "not used in training" in ktrdr("strategies", "validate", str(path)).out
 
 
 def test_what_strategies_show_prints_is_the_same_strategy(ktrdr: Run, tmp_path: Path) -> None:

@@ -35,6 +35,7 @@ from ktrdr.features.pipeline import SymbolSeries, fill_matrix
 from ktrdr.strategy.indicators import INDICATORS
 from ktrdr.strategy.loading import load_strategy, validate_strategy
 from ktrdr.strategy.schema import Strategy
+from ktrdr.strategy.warnings import notes
 
 SHIPPED = sorted((Path(__file__).parents[2] / "strategies").glob("*.yaml"))
 ROWS = 3000
@@ -147,6 +148,14 @@ def test_every_shipped_strategy_is_clean(path: Path) -> None:
     strategy = load_strategy(path)
     found = find_leaks(make_subject(strategy, market_of(strategy, sample_bars(rows=6000))), 3, 8)
     assert (len(found.points), found.leaks) == (8, ())
+
+
+@pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
+def test_of_every_shipped_strategy_the_check_warns_of_nothing(path: Path) -> None:
+    strategy = load_strategy(path)
+    assert notes(strategy) == []
+    subject = make_subject(strategy, market_of(strategy, sample_bars()))
+    assert report_dataset(subject).warnings == ()
 
 
 @pytest.mark.parametrize("labels", LABELS, ids=lambda labels: labels["source"])

@@ -32,6 +32,10 @@ def curve(shape: Any, value: float) -> float:
         mean, sigma = shape["parameters"]
         return math.exp(-((value - mean) ** 2) / (2 * sigma**2))
     corners = shape["parameters"] if isinstance(shape, dict) else shape
+    if isinstance(shape, dict) and shape["type"] == "left_shoulder":
+        corners = [-math.inf, -math.inf, *corners]
+    if isinstance(shape, dict) and shape["type"] == "right_shoulder":
+        corners = [*corners, math.inf, math.inf]
     left, top_left, top_right, right = (
         corners if len(corners) == 4 else [*corners[:2], *corners[1:]]
     )

@@ -50,6 +50,15 @@ def test_every_shipped_strategy_loads_and_survives_its_own_dump(path: Path) -> N
     assert validate_strategy(json.loads(json.dumps(config(strategy))), "again") == strategy
 
 
+def test_an_indicator_is_printed_as_what_it_is(data: dict[str, Any]) -> None:
+    data["indicators"] |= {"roc_10": {"type": "ROC", "period": 10}, "rsi_14": {"type": "rsi"}}
+    indicators = validate_strategy(data, "x.yaml").indicators
+    assert repr(indicators["rsi_14"]) == "Indicator(type='rsi', period=14, source='close')"
+    assert repr(indicators["adx_14"]) == "Indicator(type='adx', period=14)"
+    assert repr(indicators["roc_10"]) == "Indicator(type='roc', period=10, source='close')"
+    assert str(indicators["adx_14"]) == "type='adx' period=14"
+
+
 def test_all_mistakes_come_at_once_with_path_and_nearest_name(data: dict[str, Any]) -> None:
     data["name"] = "../evil"
     data["indicators"]["rsi_14"] = {"type": "rsi", "perod": 14}

@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 from rehearsed_strategy import STRATEGY, write_bars
 
-from ktrdr.client import Client
 from ktrdr.data.store import BarStore
-from ktrdr.settings import read_settings
 from ktrdr.storage.root import Storage
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.training.plan import planned_dataset
@@ -48,15 +46,10 @@ def test_neither_torch_nor_ray_is_loaded(path: Path, storage: Storage) -> None:
     assert not {"torch", "ray", "matplotlib"} & set(json.loads(done.stdout))
 
 
-def test_the_features_on_the_storage_keep_to_their_bound(
-    path: Path, storage: Storage, tmp_path: Path
-) -> None:
-    environ = {"KTRDR_CACHE_BYTES": "0"}
-    settings = read_settings(environ, home=tmp_path / "home", storage=storage.root)
-    with Client(settings) as client:
-        client.submit(path)
-        first = entries(storage)
-        client.submit(path, start_date="2020-01-10")
+def test_the_features_on_the_storage_keep_to_their_bound(path: Path, storage: Storage) -> None:
+    prepare(path, Overrides(), storage, 0)
+    first = entries(storage)
+    prepare(path, Overrides(start_date="2020-01-10"), storage, 0)
     assert len(first) == len(entries(storage)) == 1
     assert first != entries(storage)
 
