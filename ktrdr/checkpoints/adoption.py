@@ -40,9 +40,9 @@ def uncommitted(service: OperationsService, operation: Operation, files: Files =
     return Adoption(tuple(new for new, _ in good), good[-1][1] if good else ())
 
 
-def keep_stacks(operation: Operation, text: str) -> str:
+def keep_stacks(operation: Operation, text: str, files: Files = DISK) -> str:
     """Write what a hung driver was doing beside its checkpoints; where that is, in words."""
-    storage = Storage(Path(operation.plan.storage))
+    storage = Storage(Path(operation.plan.storage), files)
     try:
         storage.marked_by()
         folder = attempt_folder(storage, operation.operation_id, operation.attempt)

@@ -35,14 +35,30 @@ def sweep_operation(service: OperationsService, operation_id: str, files: Files 
     if removed:
         service.forget_checkpoints(operation_id, removed)
     over = ended_attempts(operation)
+    if over:
+        _sweep_attempts(service, operation, storage, over)
+        service.mark_swept(operation_id, over[-1])
+    return len(removed)
+
+
+def _sweep_attempts(
+    service: OperationsService, operation: Operation, storage: Storage, over: range
+) -> None:
+    """Remove what attempts left half written, durably: they are not looked at again."""
+    operation_id, strategy_name = operation.operation_id, operation.request.strategy_name
+    folder = operation_folder(storage, operation_id)
+    attempts = [attempt_folder(storage, operation_id, attempt) for attempt in over]
     sweep(storage, operation_id, over)
-    sweep_staging(storage, operation.request.strategy_name, operation_id, over)
+    sweep_staging(storage, strategy_name, operation_id, over)
     reserved = service.reserved_models(operation_id=operation_id)
     sweep_models(storage, [row for row in reserved if row.attempt in over])
     if operation.status.terminal:
         with contextlib.suppress(OSError):  # checkpoints are in it, or it never was
-            storage.files.remove_empty_folder(operation_folder(storage, operation_id))
-    return len(removed)
+            storage.files.remove_empty_folder(folder)
+    for path in (*attempts, folder, folder.parent, storage.path("models", strategy_name)):
+        with io_errors("sweep", path):
+            if storage.files.is_folder(path):
+                storage.files.sync_folder(path)
 
 
 def delete_checkpoints(service: OperationsService, operation_id: str, files: Files = DISK) -> int:

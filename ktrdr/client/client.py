@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import sys
 import time
-import warnings
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -39,6 +39,11 @@ _CLUSTERS_TRIED = 5
 """A cluster that ends just now is followed by a new one; more than one in a row ends by itself."""
 
 
+def to_stderr(message: str) -> None:
+    """Say a line to whoever runs this process."""
+    sys.stderr.write(message + "\n")
+
+
 class Client:
     """Everything ktrdr can do, from this process, which never joins a Ray.
 
@@ -50,7 +55,7 @@ class Client:
         self,
         settings: Settings | None = None,
         *,
-        on_notice: Callable[[str], None] = warnings.warn,
+        on_notice: Callable[[str], None] = to_stderr,
     ) -> None:
         """`on_notice` hears of what is no error and yet worth a line."""
         self.settings = settings or read_settings()

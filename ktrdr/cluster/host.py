@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import logging
 import os
+import secrets
 import shutil
 import signal
 import socket
@@ -28,7 +29,8 @@ from ktrdr import processes
 from ktrdr.cluster import cluster_file
 from ktrdr.driver.names import NAMESPACE
 from ktrdr.errors import ClusterUnavailable, Conflict, KtrdrError, describe
-from ktrdr.operations.types import FailureReason, Owner, OwnerKind, Status
+from ktrdr.operations.service import OperationsService
+from ktrdr.operations.types import FailureReason, Operation, Owner, OwnerKind, Status, StopKind
 from ktrdr.settings import Settings, read_settings
 
 WATCH_EVERY_S = 0.5
@@ -52,6 +54,10 @@ def main(arguments: Sequence[str]) -> None:
     Host(read_settings(), arguments[0]).run()
 
 
+class _ToldToEnd(BaseException):
+    """SIGTERM came before Ray served."""
+
+
 class Host:
     """Holds one Ray together from its start to its end."""
 
@@ -68,19 +74,23 @@ class Host:
     def run(self) -> None:
         """Start, watch, and end."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        signal.signal(signal.SIGTERM, lambda *_: self._told_to_end.set())
+        signal.signal(signal.SIGTERM, self._stop_starting)
         started = threading.Event()
         threading.Thread(target=self._renew_until, args=(started,), daemon=True).start()
         try:
             self._start()
         except BaseException as error:
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             log.exception("Ray did not start")
-            self._fail(describe(error))
-            raise SystemExit(1) from None
+            self._give_up(error)
+            os._exit(1)
         started.set()
         while not self._over():
             self._told_to_end.wait(WATCH_EVERY_S)
         self._end()
+
+    def _stop_starting(self, *_: object) -> None:
+        raise _ToldToEnd
 
     def _start(self) -> None:
         import ray
@@ -97,7 +107,8 @@ class Host:
             logging_level=logging.ERROR,
             _temp_dir=str(folder),
         )
-        signal.signal(signal.SIGTERM, lambda *_: self._told_to_end.set())  # Ray set its own
+        # Ray has set a handler of its own
+        signal.signal(signal.SIGTERM, lambda *_: self._told_to_end.set())
         address = ray.get_runtime_context().gcs_address
         dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
         self._actor = ray_actor.make(self.owner, address, dashboard)
@@ -162,32 +173,24 @@ class Host:
 
     def _renew_until(self, started: threading.Event) -> None:
         """Keep the lease until the actor does."""
-        from ktrdr.supervisor.supervisor import RENEW_EVERY_S
+        from ktrdr.supervisor.lease_renewal import RENEW_EVERY_S
 
         while not started.wait(RENEW_EVERY_S):
             with contextlib.suppress(KtrdrError), self._service() as service:
                 service.renew(self.owner.id)
 
-    def _fail(self, why: str) -> None:
+    def _give_up(self, error: BaseException) -> None:
         """End what waits for this cluster, and leave nothing running."""
         with contextlib.suppress(KtrdrError), self._service() as service:
             while not service.close_owner(self.owner.id):
                 for row in service.owned(self.owner.id):
-                    with contextlib.suppress(Conflict):  # cancelled meanwhile
-                        if row.status is Status.PENDING:
-                            row = service.start(row.operation_id, self.owner.id)
-                        service.lose(
-                            row.operation_id,
-                            row.attempt,
-                            FailureReason.LAUNCH_FAILED,
-                            f"Ray did not start: {why}",
-                        )
+                    with contextlib.suppress(Conflict):  # it has moved on meanwhile
+                        _end_row(service, row, error)
         processes.end(self._members(), END_S)
         cluster_file.forget_cluster(self._settings.home, self.owner.id)
 
     @contextlib.contextmanager
-    def _service(self) -> Iterator[Any]:
-        from ktrdr.operations.service import OperationsService
+    def _service(self) -> Iterator[OperationsService]:
         from ktrdr.store import open_store
 
         store = open_store(self._settings.database_url)
@@ -195,6 +198,20 @@ class Host:
             yield OperationsService(store)
         finally:
             store.close()
+
+
+def _end_row(service: OperationsService, row: Operation, error: BaseException) -> None:
+    """Cancel what was pending when the cluster was told to end; else its launch has failed."""
+    name, owner_id = row.operation_id, row.owner.id
+    if isinstance(error, _ToldToEnd):
+        row = service.request_cancel(name, row.attempt, secrets.token_hex(16))
+        if row.status is Status.RUNNING:
+            service.finish_stopped(name, row.attempt, StopKind.SHUTDOWN)
+        return
+    if row.status is Status.PENDING:
+        row = service.start(name, owner_id)
+    message = f"Ray did not start: {describe(error)}"
+    service.lose(name, row.attempt, FailureReason.LAUNCH_FAILED, message)
 
 
 def ray_folder_name(home: Path) -> Path:

@@ -57,10 +57,10 @@ class Reader(Protocol):
         """Return the pending and running operations of an owner, oldest first."""
 
     def sweepable(self, owner_id: str | None) -> tuple[str, ...]:
-        """Return the ids of operations that may have left something on storage, oldest first.
+        """Return the ids of operations that have something on storage to be swept, oldest first.
 
-        Those are an owner's, whatever their status (None: everybody's that have ended), and
-        all that have ended with doomed checkpoint rows.
+        Those are an owner's (None: everybody's that have ended) with an attempt that is over and
+        not swept or with doomed checkpoint rows, and all that have ended with doomed rows.
         """
 
     def expired(self, ended_before: datetime) -> tuple[str, ...]:
@@ -110,6 +110,9 @@ class Transaction(Reader, Protocol):
 
     def forget_checkpoints(self, operation_id: str, ids: Iterable[int]) -> None:
         """Delete those of the rows that are doomed."""
+
+    def mark_swept(self, operation_id: str, attempt: int) -> None:
+        """Note up to which attempt an operation's storage was swept; it never goes back."""
 
     def lock_owner(self, owner_id: str) -> OwnerRow | None:
         """Read an owner's row that nobody else can change until this transaction has ended."""

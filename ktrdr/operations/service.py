@@ -274,6 +274,12 @@ class OperationsService:
             end = AttemptEnd(reason, message, adopt, found_on_start)
             return _apply(tx, attempt_end.lose(row, attempt, end, held, tx.now()))
 
+    def mark_swept(self, operation_id: str, attempt: int) -> None:
+        """Write down that nothing of the attempts up to this one is left to be swept."""
+        check_operation_id(operation_id)
+        with self._store.transaction() as tx:
+            tx.mark_swept(operation_id, attempt)
+
     def try_resume(
         self,
         operation_id: str,
@@ -373,9 +379,10 @@ class OperationsService:
             return view.owners()
 
     def sweepable(self, owner_id: str | None = None) -> tuple[str, ...]:
-        """Return the operations of an owner, and all ended ones that left doomed checkpoints.
+        """Return the operations with something on storage to be swept, oldest first.
 
-        Without an owner: all that have ended.
+        Those are an owner's with an attempt that is over and not swept or with doomed checkpoints,
+        and all ended ones with doomed checkpoints. Without an owner: everybody's that have ended.
         """
         with self._store.read() as view:
             return view.sweepable(owner_id)

@@ -23,6 +23,7 @@ from sqlalchemy import (
     or_,
     select,
     tuple_,
+    union,
     update,
 )
 
@@ -98,10 +99,17 @@ class SqlReader:
 
     def sweepable(self, owner_id: str | None) -> tuple[str, ...]:
         table, doomed = tables.operations, tables.checkpoints.c.doomed_at.is_not(None)
-        over = table.c.status.in_(_ENDED)
-        littered = table.c.operation_id.in_(select(tables.checkpoints.c.operation_id).where(doomed))
-        own = over if owner_id is None else table.c.owner_id == owner_id
-        return self._ids(select(table.c.operation_id).where(or_(own, and_(over, littered))))
+        ended = table.c.status.in_(_ENDED)
+        over = or_(ended, table.c.swept_attempt < table.c.attempt - 1)
+        own = ended if owner_id is None else table.c.owner_id == owner_id
+        # The conditions of the two indexes that hold little more than what is found.
+        unswept = select(table.c.operation_id).where(
+            table.c.swept_attempt < table.c.attempt, over, own
+        )
+        superseded = select(tables.checkpoints.c.operation_id).where(doomed)
+        found = union(unswept, superseded).subquery()
+        query = select(table.c.operation_id).join(found, table.c.operation_id == found.c[0])
+        return self._ids(query.where(or_(own, ended)))
 
     def expired(self, ended_before: datetime) -> tuple[str, ...]:
         table = tables.operations
@@ -195,6 +203,11 @@ class SqlTransaction(SqlReader):
         doomed = and_(table.c.operation_id == operation_id, table.c.doomed_at.is_not(None))
         for chunk in _chunks(tuple(ids)):
             self._connection.execute(delete(table).where(doomed, table.c.id.in_(chunk)))
+
+    def mark_swept(self, operation_id: str, attempt: int) -> None:
+        table = tables.operations
+        own = and_(table.c.operation_id == operation_id, table.c.swept_attempt < attempt)
+        self._connection.execute(update(table).where(own).values(swept_attempt=attempt))
 
     def renew(self, owner_id: str, until: datetime) -> int:
         table = tables.operations

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.types import TypeEngine
 
@@ -83,6 +84,11 @@ def _one_of(column: str, values: type[Status] | type[Phase] | type[OwnerKind]) -
     return f"{column} IN ({', '.join(repr(value.value) for value in values)})"
 
 
+def _where(condition: str) -> dict[str, Any]:
+    """Return what makes an index hold only some rows."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 metadata = MetaData(
     naming_convention={
         "ix": "ix_%(table_name)s_%(column_0_N_name)s",
@@ -134,6 +140,8 @@ operations = Table(
     Column("kill_requested_at", UtcDateTime),
     Column("waiting_for", Text),
     Column("warnings", Json, nullable=False, server_default="[]"),
+    # No part of its state: up to which attempt its storage was swept.
+    Column("swept_attempt", Integer, nullable=False, server_default="0"),
     # A copy of what is in the request, to select by; the request is what counts.
     Column("strategy_name", Key, nullable=False, server_default=""),
     CheckConstraint(_one_of("status", Status), "status_known"),
@@ -159,6 +167,7 @@ operations = Table(
     Index(None, "status", "created_at", "operation_id"),
     Index(None, "strategy_name", "created_at", "operation_id"),
     Index(None, "owner_id", "status"),
+    Index("ix_operations_unswept", "owner_id", **_where("swept_attempt < attempt")),
 )
 
 requests = Table(
@@ -249,6 +258,7 @@ checkpoints = Table(
     Column("doomed_at", UtcDateTime),
     Column("unusable", Text),
     UniqueConstraint("operation_id", "attempt", "number"),
+    Index("ix_checkpoints_doomed", "operation_id", **_where("doomed_at IS NOT NULL")),
     # An id that was forgotten is never given to another checkpoint.
     sqlite_autoincrement=True,
 )

@@ -1,4 +1,4 @@
-"""The operations actor: hosts the service for the drivers, and the caretaker of its owner.
+"""The operations actor: hosts the service for the drivers, and the supervisor of its owner.
 
 Its `__init__` never raises and does nothing that can fail: Ray would not restart it. The store is
 opened with back-off on a thread of its own; calls meanwhile answer StoreUnavailable.
@@ -9,23 +9,29 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 from ktrdr.errors import KtrdrError, StoreUnavailable
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Checkpoint, Operation, Owner, OwnerKind
-from ktrdr.settings import read_settings
+from ktrdr.operations.types import Checkpoint, Operation, Owner
+from ktrdr.settings import Settings, read_settings
 from ktrdr.store import open_store
+from ktrdr.supervisor.description import Description
 from ktrdr.supervisor.ending import Ending, end_cluster
+from ktrdr.supervisor.lease_renewal import LeaseRenewal
 from ktrdr.supervisor.liveness import LivenessLimits
 from ktrdr.supervisor.nodes import nodes
-from ktrdr.supervisor.ray_drivers import RayFleet
-from ktrdr.supervisor.supervisor import Caretaker
+from ktrdr.supervisor.ray_drivers import RayDrivers
+from ktrdr.supervisor.supervisor import Supervisor
+from ktrdr.supervisor.sweeper import StorageWorker
 from ktrdr.version import version
 
+T = TypeVar("T")
+
 TICK_S = 0.1
-NODES_EVERY_S = 5.0
-_BACK_OFF_S = (0.1, 0.2, 0.5, 1.0, 2.0)
+FIRST_BACK_OFF_S = 0.1
+LONGEST_BACK_OFF_S = 2.0
 VERBS = frozenset(
     {
         "report",
@@ -51,18 +57,18 @@ class OperationsActor:
     ) -> None:
         """`address` and `dashboard` of its Ray are written into the owner's row."""
         self._owner = owner
-        self._facts = {"address": address, "dashboard": dashboard, "version": version()}
+        self._facts = {"version": version(), "address": address, "dashboard": dashboard}
         self._service: OperationsService | None = None
-        self._caretaker: Caretaker | None = None
-        threading.Thread(target=self._look_after_everything, daemon=True).start()
+        self._supervisor: Supervisor | None = None
+        threading.Thread(target=self._supervise, name="supervisor", daemon=True).start()
 
     def version(self) -> str:
-        """Which ktrdr this is."""
+        """Return which ktrdr this is."""
         return version()
 
     def ready(self) -> bool:
-        """Whether the store is open and the rows are reconciled."""
-        return self._caretaker is not None
+        """Say whether the store is open and the rows are reconciled."""
+        return self._supervisor is not None
 
     def ask(self, verb: str, arguments: tuple[Any, ...]) -> Any:
         """Run one of the service's verbs for a driver."""
@@ -71,18 +77,18 @@ class OperationsActor:
         return getattr(self._open_service(), verb)(*arguments)
 
     def brief(self, operation_id: str) -> tuple[Operation, tuple[Checkpoint, ...]]:
-        """An operation's row and its checkpoints, doomed ones among them."""
+        """Return an operation's row and its checkpoints, doomed ones among them."""
         service = self._open_service()
         rows = service.checkpoints(operation_id), service.checkpoints(operation_id, doomed=True)
         return service.get(operation_id), rows[0] + rows[1]
 
     def shut_down(self) -> None:
         """Stop every driver with a last checkpoint."""
-        if self._caretaker is not None:
-            self._caretaker.shut_down()
+        if self._supervisor is not None:
+            self._supervisor.shut_down()
 
     def idle(self) -> bool:
-        """Whether nothing of this owner is pending or running."""
+        """Say whether nothing of this owner is pending or running."""
         return not self._open_service().owned(self._owner.id)
 
     def _open_service(self) -> OperationsService:
@@ -90,40 +96,39 @@ class OperationsActor:
             raise StoreUnavailable("the operations actor is still opening its store: try again")
         return self._service
 
-    def _look_after_everything(self) -> None:
-        caretaker = self._start()
-        service = self._open_service()
-        ending = Ending(service, self._owner, read_settings().idle_s, time.monotonic)
-        nodes_written_at = 0.0
+    def _supervise(self) -> None:
+        settings = _retried(read_settings)
+        self._service = service = _retried(lambda: _open(settings))
+        _retried(lambda: service.register_owner(self._owner, version()))
+        LeaseRenewal(service, self._owner.id).start()
+        storage = StorageWorker(service)
+        storage.start()
+        limits = LivenessLimits(settings.hang_after_s, 10 * settings.hang_after_s)
+        supervisor = Supervisor(service, self._owner, RayDrivers(), storage, limits=limits)
+        description = Description(service, self._owner.id, self._facts)
+        ending = Ending(service, self._owner, settings.idle_s)
+        _retried(supervisor.reconcile)
+        self._supervisor = supervisor
         while True:
-            try:
-                if time.monotonic() - nodes_written_at > NODES_EVERY_S:
-                    nodes_written_at = time.monotonic()
-                    service.describe_owner(self._owner.id, nodes=tuple(nodes()), **self._facts)
-                caretaker.tick()
-                if self._owner.kind is OwnerKind.LOCAL and ending.look(caretaker.shut_down):
-                    end_cluster(self._owner)
-            except Exception:
-                log.exception("looking after the operations of %s failed", self._owner.id)
-                time.sleep(1.0)
+            _retried(supervisor.tick)
+            _retried(lambda: description.renew(nodes))
+            if _retried(lambda: ending.look(supervisor.shut_down)):
+                end_cluster(self._owner)
             time.sleep(TICK_S)
 
-    def _start(self) -> Caretaker:
-        attempts = 0
-        while True:
-            try:
-                settings = read_settings()
-                self._service = self._service or OperationsService(
-                    open_store(settings.database_url)
-                )
-                self._service.register_owner(self._owner, version())
-                patience = LivenessLimits(settings.hang_after_s, 10 * settings.hang_after_s)
-                caretaker = Caretaker(self._service, self._owner, RayFleet(), patience)
-                caretaker.reconcile()
-                self._caretaker = caretaker
-                return caretaker
-            except Exception as error:
-                quiet = isinstance(error, KtrdrError)
-                log.warning("cannot start yet: %s", error, exc_info=not quiet)
-                time.sleep(_BACK_OFF_S[min(attempts, len(_BACK_OFF_S) - 1)])
-                attempts += 1
+
+def _open(settings: Settings) -> OperationsService:
+    return OperationsService(open_store(settings.database_url))
+
+
+def _retried(work: Callable[[], T]) -> T:
+    """Do it until it succeeds, at growing intervals."""
+    pause_s = FIRST_BACK_OFF_S
+    while True:
+        try:
+            return work()
+        except Exception as error:
+            foreseen = isinstance(error, KtrdrError)
+            log.warning("the supervisor tries again: %s", error, exc_info=not foreseen)
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, LONGEST_BACK_OFF_S)

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
+import time
 from collections.abc import Callable
 
 import psutil
 
 from ktrdr import processes
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Owner
+from ktrdr.operations.types import Owner, OwnerKind
 
 LOOK_EVERY_S = 0.5
 
@@ -18,7 +19,11 @@ class Ending:
     """Watches one owner's row and operations."""
 
     def __init__(
-        self, service: OperationsService, owner: Owner, idle_s: float, clock: Callable[[], float]
+        self,
+        service: OperationsService,
+        owner: Owner,
+        idle_s: float,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._owner = owner
@@ -28,13 +33,13 @@ class Ending:
         self._idle_since: float | None = None
 
     def look(self, shut_down: Callable[[], None]) -> bool:
-        """Return whether the cluster has been closed and is to end; called at every tick.
+        """Return whether a local cluster has been closed and is to end; called at every tick.
 
         `shut_down` is called when the row says that everything is to stop. The end is a guarded
         write: it fails while something of this owner has not ended.
         """
         now = self._clock()
-        if now - self._looked_at < LOOK_EVERY_S:
+        if self._owner.kind is not OwnerKind.LOCAL or now - self._looked_at < LOOK_EVERY_S:
             return False
         self._looked_at = now
         row = self._service.owner(self._owner.id)

@@ -40,31 +40,31 @@ class Liveness:
         self._slowest_s = 0.0
         self._epoch_seen = False
 
-    def look(self, pulse: Heartbeat | None, passed_s: float) -> None:
+    def look(self, heartbeat: Heartbeat | None, passed_s: float) -> None:
         """Take what came in (None: nothing) in the time since the look before."""
         if self.silent_s < SILENCE_S:
             self._idle_s += passed_s
-        if pulse is None:
+        if heartbeat is None:
             self.silent_s += passed_s
             return
         self.silent_s = 0.0
-        if self.last is not None and self.last.phase is pulse.phase:
-            self._learn(self.last, pulse)
+        if self.last is not None and self.last.phase is heartbeat.phase:
+            self._learn(self.last, heartbeat)
         else:
             self._idle_s = 0.0
-        self.last = pulse
+        self.last = heartbeat
 
     def excuse(self) -> None:
-        """Its silence so far had a good reason."""
+        """Count its silence so far as none: it had a good reason."""
         self.silent_s = 0.0
 
-    def trouble(self, patience: LivenessLimits) -> str | None:
-        """Why it counts as hung; None while it may just be slow."""
+    def hung(self, limits: LivenessLimits) -> str | None:
+        """Say why it counts as hung; None while it may just be slow."""
         training = self.last is not None and self.last.phase is Phase.TRAINING
-        if self.silent_s > (patience.training_s if training else patience.otherwise_s):
+        if self.silent_s > (limits.training_s if training else limits.otherwise_s):
             return f"hung: its process has not answered for {self.silent_s:.0f} s"
         learned = training and self._epoch_seen
-        floor_s = patience.training_s if learned else patience.otherwise_s
+        floor_s = limits.training_s if learned else limits.otherwise_s
         limit_s = max(floor_s, NUM_BATCH_TIMES * self._slowest_s)
         if self.last is None or self._idle_s <= limit_s:
             return None

@@ -6,42 +6,62 @@ import contextlib
 import os
 import signal
 import socket
+import time
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 from ray.autoscaler.v2.sdk import get_cluster_status
-from ray.exceptions import ActorDiedError, ActorUnavailableError, RayError
+from ray.exceptions import (
+    ActorDiedError,
+    ActorUnavailableError,
+    NodeDiedError,
+    OutOfMemoryError,
+    RayError,
+)
 
 from ktrdr.driver.driver import Driver
 from ktrdr.driver.heartbeat import Heartbeat
 from ktrdr.driver.names import NAMESPACE, AttemptKey, driver_key, driver_name
-from ktrdr.operations.types import StopKind
+from ktrdr.operations.types import FailureReason, StopKind
 from ktrdr.processes import lives, seen_from_outside
+from ktrdr.supervisor.drivers import Lost
 
 NUM_CPUS = 1.0
 
+VIEW_LAG_S = 1.0
+"""How old Ray's view of what is free may be."""
+
+_NODE_DIED = "its node has died"
+
 
 @dataclass
-class _Line:
-    """The line to one driver: a pulse is always under way, which fails when the driver dies."""
+class _Connection:
+    """To one driver: a pulse is always under way, which fails when the driver dies."""
 
     handle: Any
     pulse: Any
+    launched_at: float
     stacks: Any = None
     heard: Heartbeat | None = None
     """Not told yet."""
     last: Heartbeat | None = None
-    why: str | None = None
+    lost: Lost | None = None
     """Why it is dead, as far as Ray is concerned."""
 
 
-class RayFleet:
+class RayDrivers:
     """Detached actors, one per attempt; each holds the CPU that it trains on."""
 
     def __init__(self) -> None:
-        self._lines: dict[AttemptKey, _Line] = {}
+        self._connections: dict[AttemptKey, _Connection] = {}
         """In the order of their launch."""
+
+    def room(self) -> int:
+        free: float = ray.available_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
+        since = time.monotonic() - VIEW_LAG_S
+        unseen = sum(c.last is None and c.launched_at > since for c in self._connections.values())
+        return int(free / NUM_CPUS) - unseen
 
     def launch(self, key: AttemptKey) -> None:
         options = {
@@ -62,35 +82,35 @@ class RayFleet:
                 continue
             with contextlib.suppress(ValueError):  # it went away meanwhile
                 self._connect(key, ray.get_actor(name, namespace=NAMESPACE))
-        return set(self._lines)
+        return set(self._connections)
 
-    def ended(self, key: AttemptKey) -> str | None:
-        line = self._lines.get(key)
-        if line is None:
-            return "it was never started here"
-        line.why = line.why or _listen(line)
-        if line.why is None or (line.last is not None and _lives_here(line.last)):
+    def lost(self, key: AttemptKey) -> Lost | None:
+        driver = self._connections.get(key)
+        if driver is None:
+            return Lost(FailureReason.DRIVER_LOST, "the driver was never started here")
+        driver.lost = driver.lost or _listen(driver)
+        if driver.lost is None or (driver.last is not None and _lives_here(driver.last)):
             return None  # Ray gives up a process some moments before it is gone
-        return self._lines.pop(key).why
+        return self._connections.pop(key).lost
 
     def pulse(self, key: AttemptKey) -> Heartbeat | None:
-        line = self._lines[key]
-        heard, line.heard = line.heard, None
+        driver = self._connections[key]
+        heard, driver.heard = driver.heard, None
         return heard
 
-    def waiting(self, key: AttemptKey) -> bool:
-        silent = [other for other, line in self._lines.items() if line.last is None]
+    def unplaced(self, key: AttemptKey) -> bool:
+        silent = [other for other, driver in self._connections.items() if driver.last is None]
         wanted = _num_unplaced()
         return wanted > 0 and key in silent[-wanted:]
 
     def stop(self, key: AttemptKey, kind: StopKind) -> None:
-        self._lines[key].handle.stop.remote(kind)
+        self._connections[key].handle.stop.remote(kind)
 
     def stacks(self, key: AttemptKey) -> str | None:
-        line = self._lines[key]
-        if line.stacks is None:
-            line.stacks = line.handle.stacks.remote()
-        ready, _ = ray.wait([line.stacks], timeout=0)
+        driver = self._connections[key]
+        if driver.stacks is None:
+            driver.stacks = driver.handle.stacks.remote()
+        ready, _ = ray.wait([driver.stacks], timeout=0)
         if not ready:
             return None
         with contextlib.suppress(RayError):
@@ -98,7 +118,7 @@ class RayFleet:
         return None
 
     def outside(self, key: AttemptKey) -> str:
-        last = self._lines[key].last
+        last = self._connections[key].last
         if last is None:
             return "it has never answered"
         if last.host != socket.gethostname():
@@ -106,31 +126,45 @@ class RayFleet:
         return seen_from_outside(last.pid)
 
     def kill(self, key: AttemptKey) -> None:
-        line = self._lines.get(key)
-        if line is None:
+        driver = self._connections.get(key)
+        if driver is None:
             return
-        ray.kill(line.handle, no_restart=True)
-        if line.last is not None:  # Ray alone takes 5 s for a process that is frozen
-            _kill_here(line.last)
+        ray.kill(driver.handle, no_restart=True)
+        if driver.last is not None:  # Ray alone takes 5 s for a process that is frozen
+            _kill_here(driver.last)
 
     def _connect(self, key: AttemptKey, handle: Any) -> None:
-        self._lines[key] = _Line(handle, handle.pulse.remote(0.0))
+        self._connections[key] = _Connection(handle, handle.pulse.remote(0.0), time.monotonic())
 
 
-def _listen(line: _Line) -> str | None:
-    """Take what has come in; why the driver is gone, or None."""
-    ready, _ = ray.wait([line.pulse], timeout=0)
+def loss_of(error: RayError) -> Lost:
+    """Return what Ray's error says of why an actor is gone.
+
+    A process that the kernel killed for its memory is `driver_lost`: Ray cannot tell.
+    """
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    if isinstance(error, OutOfMemoryError):
+        return Lost(FailureReason.OUT_OF_MEMORY, f"the driver is gone: {lines[0]}")
+    reason = FailureReason.DRIVER_LOST
+    if isinstance(error, ActorDiedError) and error.preempted:
+        reason = FailureReason.NODE_PREEMPTED
+    elif isinstance(error, NodeDiedError) or _NODE_DIED in str(error):
+        reason = FailureReason.WORKER_LOST
+    return Lost(reason, f"the driver is gone: {lines[-1].strip()}")
+
+
+def _listen(driver: _Connection) -> Lost | None:
+    """Take what has come in; say why the driver is gone, or None."""
+    ready, _ = ray.wait([driver.pulse], timeout=0)
     if not ready:
         return None
     try:
-        line.last = line.heard = ray.get(ready[0])
-    except ActorDiedError as error:
-        return str(error).splitlines()[-1].strip()
+        driver.last = driver.heard = ray.get(ready[0])
     except ActorUnavailableError:
         pass  # out of reach for the moment: ask again
     except RayError as error:
-        return str(error)
-    line.pulse = line.handle.pulse.remote()
+        return loss_of(error)
+    driver.pulse = driver.handle.pulse.remote()
     return None
 
 

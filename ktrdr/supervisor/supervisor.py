@@ -1,20 +1,19 @@
-"""What an owner does for its operations: start, stop, watch, restart. No Ray in here.
+"""Looks after the operations of one owner: observes, lets `decisions` decide, and executes.
 
-The caretaker reads its rows a few times a second and makes the drivers agree with them; every
-decision is a guarded write of the service, so a stale look at a row does no harm. It never waits
-for a driver: whatever takes time is looked at again by the next tick.
+No Ray in here. Every decision ends in a guarded write of the service, so a stale look at a row
+does no harm. Nothing here waits for a driver or for storage: what takes time is asked for, and
+what came of it is seen by a later tick.
 """
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import secrets
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
 
-from ktrdr.checkpoints.adoption import keep_stacks, uncommitted
 from ktrdr.driver.names import AttemptKey
 from ktrdr.errors import Conflict, OperationNotFound
 from ktrdr.operations.service import OperationsService
@@ -25,282 +24,281 @@ from ktrdr.operations.types import (
     Owner,
     Phase,
     Status,
-    StopKind,
     TrainingWarning,
 )
-from ktrdr.supervisor.drivers import Fleet
+from ktrdr.supervisor.decisions import (
+    QUEUED_S,
+    End,
+    Forget,
+    GiveUp,
+    Handled,
+    KeepStacks,
+    Kill,
+    Launch,
+    Queue,
+    ReadUncommitted,
+    Seen,
+    Stop,
+    Stopped,
+    decide,
+    decide_leftover,
+)
+from ktrdr.supervisor.drivers import Drivers, Lost
 from ktrdr.supervisor.liveness import Liveness, LivenessLimits
-from ktrdr.supervisor.sweeper import Sweeper
+from ktrdr.supervisor.sweeper import StacksKept, StorageFailed, StorageWorker, UncommittedRead
 
-RENEW_EVERY_S = 5.0
+BACK_OFF_S = 1.0
+"""How long an operation is left alone after an unforeseen error."""
 
+SWEEP_EVERY_S = 2.0
 
-GRACE_S = 30.0
-
-
-WAIT_S = 1.0
-"""From when on a driver without a place is said to wait for one."""
-
-
-STACKS_S = 3.0
-"""How long a hung driver may take to say what it is doing."""
-
-
-KILL_S = 10.0
-"""How long a killed process may take to be gone."""
-
-
-TROUBLE_S = 1.0
-"""How long an operation is left alone after something unforeseen."""
-
-
-LOOK_S = 1.0
+LONGEST_TICK_S = 1.0
 """A pause between two ticks counts as no longer: the machine, or this process, was asleep."""
-
 
 log = logging.getLogger(__name__)
 
 
-@dataclass(frozen=True)
-class _Ending:
-    """A driver that is being given up: why, and until when the present step may take."""
-
-    reason: FailureReason
-    message: str
-    until: float
-    killed: bool = True
-
-
-@dataclass
-class _Watched:
-    signs: Liveness = field(default_factory=Liveness)
-    told_to_stop: bool = False
-    deadline: float | None = None
-    """When it is killed, unless it has stopped or left by itself."""
-    ending: _Ending | None = None
-
-
-class Caretaker:
-    """Looks after everything that one owner owns."""
+class Supervisor:
+    """Starts, stops, watches and restarts the drivers of everything that one owner owns."""
 
     def __init__(
         self,
         service: OperationsService,
         owner: Owner,
-        fleet: Fleet,
-        patience: LivenessLimits | None = None,
+        drivers: Drivers,
+        storage: StorageWorker,
+        *,
+        limits: LivenessLimits | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._service = service
         self._owner = owner
-        self._fleet = fleet
-        self._patience = patience or LivenessLimits()
+        self._drivers = drivers
+        self._storage = storage
+        self._limits = limits or LivenessLimits()
         self._clock = clock
         self._ticked_at: float | None = None
         self._time = 0.0
-        """Seconds that this caretaker was awake: deadlines of drivers are set by it."""
-        self._watched: dict[AttemptKey, _Watched] = {}
-        self._troubled: dict[str, float] = {}
-        """Operation id -> not before."""
-        self._sweeper = Sweeper(service, clock)
-        self._renewed_at: float | None = None
+        """Seconds that this supervisor was awake: all that a driver is given is measured by it."""
+        self._rows: Mapping[AttemptKey, Operation] = {}
+        """Pending and running, in the order of their submission."""
+        self._handled: dict[AttemptKey, Handled] = {}
+        self._liveness: dict[AttemptKey, Liveness] = {}
+        self._room: int | None = None
+        """How many more drivers can be placed; None: not asked in this tick."""
+        self._retry_at: dict[str, float] = {}
+        """By operation id, after an unforeseen error."""
+        self._sweep_at = 0.0
         self._shutting_down = False
+        self._executors: dict[type, Callable[[AttemptKey, Any], None]] = {
+            Launch: self._launch,
+            Queue: self._queue,
+            Stop: self._stop,
+            GiveUp: self._give_up,
+            KeepStacks: self._keep_stacks,
+            Kill: self._kill,
+            ReadUncommitted: self._read_uncommitted,
+            End: self._end,
+            Forget: self._forget,
+        }
 
     def reconcile(self) -> None:
         """Make rows and drivers agree after a start: re-attach, lose, or kill.
 
-        A row in phase `restarting` has had no driver yet and is launched by the next tick.
+        A row in phase `restarting` has had no driver yet and is launched by a later tick.
         """
-        self._renew()
-        alive = self._fleet.attach()
-        current = {(op.operation_id, op.attempt): op for op in self._owned()}
-        for key in alive - current.keys():
-            self._fleet.kill(key)
-        for key, operation in current.items():
-            self._check(operation)
-            if key in alive:
-                self._watched[key] = _Watched()
-            elif operation.status is Status.RUNNING and operation.phase is not Phase.RESTARTING:
-                self._lose(operation, FailureReason.DRIVER_LOST, "its driver was gone", True)
-        for operation_id in self._service.sweepable(self._owner.id):
-            self._sweeper.later(operation_id)
+        alive = self._drivers.attach()
+        self._read_rows()
+        for key in alive:
+            self._handled[key] = Handled(self._time, launched=True)
+            self._liveness[key] = Liveness()
+            if key not in self._rows:
+                self._kill(key, Kill(None))
+        for key, row in self._rows.items():
+            self._check(row)
+            begun = row.status is Status.RUNNING and row.phase is not Phase.RESTARTING
+            if begun and key not in alive:
+                lost = Lost(FailureReason.DRIVER_LOST, "its driver was gone", found_on_start=True)
+                self._handled[key] = Handled(self._time, launched=True, lost=lost)
 
     def tick(self) -> None:
-        """One look at everything; called a few times a second, from one thread."""
-        self._renew()
-        owned = self._owned()
+        """Look once at everything; called a few times a second, from one thread."""
         passed_s = self._pass_time()
-        for operation in owned:
-            with self._spared(operation.operation_id) as untroubled:
-                if untroubled:
-                    self._look_after(operation, passed_s)
-        for key in self._watched.keys() - {(op.operation_id, op.attempt) for op in owned}:
-            with self._spared(key[0]):
-                self._forget(key)
-        self._sweeper.sweep_next()
+        self._read_rows()
+        self._take_results()
+        for key in self._leftovers():
+            with self._isolated(key[0]):
+                self._attend_leftover(key)
+        for key, row in self._rows.items():
+            with self._isolated(row.operation_id):
+                self._attend(key, row, passed_s)
+        self._sweep()
 
     def shut_down(self) -> None:
         """Ask every driver for a last checkpoint, and start no other."""
         self._shutting_down = True
 
-    def _look_after(self, operation: Operation, passed_s: float) -> None:
-        if operation.status is Status.PENDING and not self._shutting_down:
-            operation = self._service.start(operation.operation_id, self._owner.id)
-        key = _key(operation)
-        watched = self._watched.get(key)
-        if watched is None:
-            self._begin(operation)
-            return
-        why = self._fleet.ended(key)
-        if why is not None:
-            lost = _Ending(FailureReason.DRIVER_LOST, f"the driver is gone: {why}", self._time)
-            watched.ending = watched.ending or lost
-            self._end(operation, watched.ending)
-            return
-        watched.signs.look(self._fleet.pulse(key), passed_s)
-        if watched.ending is not None:
-            self._go_on_ending(operation, watched, watched.ending)
-        else:
-            self._judge(operation, watched)
+    # Observing -----------------------------------------------------------------------------------
 
-    def _begin(self, operation: Operation) -> None:
-        """Give an attempt its driver, unless it is not wanted, or not yet."""
-        key = _key(operation)
-        if self._unwanted(operation):
+    def _attend(self, key: AttemptKey, row: Operation, passed_s: float) -> None:
+        if self._retry_at.get(row.operation_id, 0.0) > self._time:
             return
-        for other in [k for k in self._watched if k[0] == operation.operation_id]:
-            self._fleet.kill(other)
-        if waits(operation, self._service.now()):
+        seen = self._observe(key, row, passed_s)
+        for action in decide(row, seen, self._time):
+            self._executors[type(action)](key, action)
+
+    def _attend_leftover(self, key: AttemptKey) -> None:
+        if self._retry_at.get(key[0], 0.0) > self._time:
             return
-        if operation.phase is Phase.RESTARTING:
-            self._service.launch(operation.operation_id, operation.attempt, self._owner.id)
-        self._watched[key] = _Watched()
+        handled = self._handled[key]
+        if handled.launched and handled.lost is None:
+            over_since = self._time if handled.over_since is None else handled.over_since
+            lost = self._drivers.lost(key)
+            handled = self._note(key, lost=lost, over_since=over_since)
+        for action in decide_leftover(self._own(key[0]), key[1], handled, self._time):
+            self._executors[type(action)](key, action)
+
+    def _observe(self, key: AttemptKey, row: Operation, passed_s: float) -> Seen:
+        handled = self._handled.setdefault(key, Handled(self._time))
+        if handled.launched and handled.lost is None:
+            handled = self._note(key, lost=self._drivers.lost(key))
+        seen = Seen(handled, shutting_down=self._shutting_down)
+        if not handled.launched:
+            return self._observe_queued(row, seen)
+        return self._observe_driver(key, row, seen, passed_s) if handled.lost is None else seen
+
+    def _observe_queued(self, row: Operation, seen: Seen) -> Seen:
+        if row.launch_not_before is not None and waits(row, self._service.now()):
+            return replace(seen, held_back=True)
+        if self._room is None:
+            self._room = self._drivers.room()
+        return replace(seen, room=self._room > 0)
+
+    def _observe_driver(self, key: AttemptKey, row: Operation, seen: Seen, passed_s: float) -> Seen:
+        liveness = self._liveness[key]
+        liveness.look(self._drivers.pulse(key), passed_s)
+        begun = liveness.last is not None or row.report_sequence > 0
+        stopping = row.cancel_requested_at is not None or self._shutting_down
+        due = not begun and (stopping or liveness.silent_s >= QUEUED_S)
+        unplaced = due and self._drivers.unplaced(key)
+        if unplaced:
+            liveness.excuse()
+        return replace(
+            seen,
+            begun=begun,
+            unplaced=unplaced,
+            hung=liveness.hung(self._limits),
+            stacks=self._drivers.stacks(key) if seen.handled.gives_stacks else None,
+        )
+
+    def _read_rows(self) -> None:
+        owned = self._service.owned(self._owner.id)
+        self._rows = {(row.operation_id, row.attempt): row for row in owned}
+        self._room = None
+
+    def _take_results(self) -> None:
+        for result in self._storage.take_results():
+            if result.key not in self._handled:
+                continue
+            match result:
+                case UncommittedRead(key, adoption):
+                    self._note(key, adoption=adoption)
+                case StacksKept(key, where):
+                    self._note(key, stacks_kept=where)
+                case StorageFailed(key, error):
+                    log.error("%s attempt %d", *key, exc_info=error)
+                    self._note(key, adoption_asked=False)
+                    self._retry_at[key[0]] = self._time + BACK_OFF_S
+
+    def _leftovers(self) -> list[AttemptKey]:
+        """Return the attempts that are over and were still looked after a moment ago."""
+        return [key for key in self._handled if key not in self._rows]
+
+    def _own(self, operation_id: str) -> Operation | None:
+        """Return an operation's row; None when it is deleted, or in other hands."""
+        with contextlib.suppress(OperationNotFound):
+            row = self._service.get(operation_id)
+            return row if row.owner.id == self._owner.id else None
+        return None
+
+    def _pass_time(self) -> float:
+        now = self._clock()
+        passed_s = 0.0 if self._ticked_at is None else min(now - self._ticked_at, LONGEST_TICK_S)
+        self._ticked_at = now
+        self._time += passed_s
+        return passed_s
+
+    # Executing -----------------------------------------------------------------------------------
+
+    def _launch(self, key: AttemptKey, _: Launch) -> None:
+        row, owner_id = self._rows[key], self._owner.id
+        if row.status is Status.PENDING:
+            row = self._service.start(row.operation_id, owner_id)
+        elif row.phase is Phase.RESTARTING:
+            row = self._service.launch(*key, owner_id)
+        key = row.operation_id, row.attempt
         try:
-            self._fleet.launch(key)
+            self._drivers.launch(key)
         except Exception as error:
             message = f"no driver could be started: {error}"
-            self._lose(operation, FailureReason.LAUNCH_FAILED, message)
+            self._service.lose(*key, FailureReason.LAUNCH_FAILED, message)
+            return
+        self._handled[key] = Handled(self._time, launched=True)
+        self._liveness[key] = Liveness()
+        self._room = (self._room or 0) - 1
 
-    def _unwanted(self, operation: Operation) -> bool:
-        """End what is to end before it has a driver; whether that was so."""
-        name, attempt = operation.operation_id, operation.attempt
-        if operation.cancel_requested_at is not None:
-            self._service.finish_stopped(name, attempt, StopKind.USER)
-        elif not self._shutting_down:
-            return False
-        elif operation.status is Status.PENDING:
-            self._service.request_cancel(name, attempt, secrets.token_hex(16))
+    def _queue(self, key: AttemptKey, action: Queue) -> None:
+        if self._rows[key].status is Status.PENDING:
+            self._service.queue(key[0], self._owner.id, action.waiting_for)
         else:
-            self._service.finish_stopped(name, attempt, StopKind.SHUTDOWN)
-        return True
+            self._service.wait(*key, self._owner.id, action.waiting_for)
 
-    def _judge(self, operation: Operation, watched: _Watched) -> None:
-        """Let a living driver go on, or begin to end it."""
-        if operation.kill_requested_at is not None:
-            self._kill(operation, watched, FailureReason.DRIVER_LOST, "killed on request")
-        elif operation.cancel_requested_at is not None or self._shutting_down:
-            self._stop(operation, watched)
-        else:
-            self._tell_waiting(operation, watched)
-            trouble = watched.signs.trouble(self._patience)
-            if trouble is not None:
-                until = self._time + STACKS_S
-                watched.ending = _Ending(FailureReason.HUNG, trouble, until, killed=False)
+    def _stop(self, key: AttemptKey, action: Stop) -> None:
+        self._drivers.stop(key, action.kind)
+        self._note(key, stop_asked_at=self._time)
 
-    def _stop(self, operation: Operation, watched: _Watched) -> None:
-        """Ask for a last checkpoint; kill what has no place to write one, or takes too long."""
-        key = _key(operation)
-        begun = watched.signs.last is not None or operation.report_sequence > 0
-        if not begun and self._fleet.waiting(key):
-            self._kill(operation, watched, FailureReason.DRIVER_LOST, "stopped before it began")
-        elif not watched.told_to_stop:
-            user = operation.cancel_requested_at is not None
-            self._fleet.stop(key, StopKind.USER if user else StopKind.SHUTDOWN)
-            watched.told_to_stop, watched.deadline = True, self._time + GRACE_S
-        elif watched.deadline is not None and self._time > watched.deadline:
-            message = f"did not stop within {GRACE_S:.0f} s and was killed"
-            self._kill(operation, watched, FailureReason.DRIVER_LOST, message)
+    def _give_up(self, key: AttemptKey, action: GiveUp) -> None:
+        self._note(key, ending=action.lost, ending_since=self._time)
 
-    def _tell_waiting(self, operation: Operation, watched: _Watched) -> None:
-        """A driver that has no place yet is not slow, and not hung."""
-        signs = watched.signs
-        unplaced = operation.phase in (Phase.STARTING, Phase.WAITING_FOR_RESOURCES)
-        if not unplaced or signs.last is not None or signs.silent_s < WAIT_S:
+    def _keep_stacks(self, key: AttemptKey, action: KeepStacks) -> None:
+        self._storage.keep_stacks(self._rows[key], action.stacks or self._drivers.outside(key))
+
+    def _kill(self, key: AttemptKey, action: Kill) -> None:
+        self._note(key, ending=action.ending, killed_at=self._time)
+        self._drivers.kill(key)
+
+    def _read_uncommitted(self, key: AttemptKey, action: ReadUncommitted) -> None:
+        self._storage.read_uncommitted(self._rows[key])
+        self._note(key, ending=action.ending, adoption_asked=True)
+
+    def _end(self, key: AttemptKey, action: End) -> None:
+        match action.ending:
+            case Stopped() if self._rows[key].status is Status.PENDING:
+                self._service.request_cancel(*key, f"shutdown of {key[0]}")
+            case Stopped(kind):
+                self._service.finish_stopped(*key, kind, action.adoption)
+            case Lost(reason, message, on_start):
+                self._service.lose(*key, reason, message, on_start, action.adoption)
+
+    def _forget(self, key: AttemptKey, _: Forget) -> None:
+        del self._handled[key]
+        self._liveness.pop(key, None)
+
+    def _note(self, key: AttemptKey, **changes: Any) -> Handled:
+        self._handled[key] = replace(self._handled[key], **changes)
+        return self._handled[key]
+
+    def _sweep(self) -> None:
+        """Let be swept what is over, unless a driver of it may still be writing."""
+        if self._time < self._sweep_at:
             return
-        if not self._fleet.waiting(_key(operation)):
-            return
-        signs.excuse()
-        if operation.phase is Phase.STARTING:
-            self._service.wait(
-                operation.operation_id, operation.attempt, self._owner.id, "1 free CPU"
-            )
-
-    def _kill(
-        self, operation: Operation, watched: _Watched, reason: FailureReason, message: str
-    ) -> None:
-        """Once it is gone nothing is written any more that could be adopted."""
-        key = _key(operation)
-        watched.ending = _Ending(reason, message, self._time + KILL_S)
-        self._fleet.kill(key)
-        if self._fleet.ended(key) is not None:
-            self._end(operation, watched.ending)
-
-    def _go_on_ending(self, operation: Operation, watched: _Watched, ending: _Ending) -> None:
-        late = self._time > ending.until
-        if ending.killed:
-            if late:
-                self._end(operation, ending)
-            return
-        key = _key(operation)
-        stacks = self._fleet.stacks(key)
-        if stacks is None and not late:
-            return
-        kept = keep_stacks(operation, stacks or self._fleet.outside(key))
-        self._kill(operation, watched, ending.reason, f"{ending.message}; {kept}")
-
-    def _end(self, operation: Operation, ending: _Ending) -> None:
-        """Say what became of a driver that is gone."""
-        if self._shutting_down and operation.cancel_requested_at is None:
-            name, attempt = operation.operation_id, operation.attempt
-            adopt = uncommitted(self._service, operation)
-            self._service.finish_stopped(name, attempt, StopKind.SHUTDOWN, adopt)
-        else:
-            self._lose(operation, ending.reason, ending.message)
-
-    def _lose(
-        self, operation: Operation, reason: FailureReason, message: str, on_start: bool = False
-    ) -> None:
-        name, attempt = operation.operation_id, operation.attempt
-        try:
-            adopt = uncommitted(self._service, operation)
-            self._service.lose(name, attempt, reason, message, on_start, adopt)
-        except (Conflict, OperationNotFound) as error:
-            log.info("%s attempt %d: %s", name, attempt, error)
-
-    def _forget(self, key: AttemptKey) -> None:
-        """A driver whose attempt is over exits by itself; one that does not is killed.
-
-        At once when the row is in other hands: it may have been frozen, and know nothing of that.
-        """
-        watched = self._watched[key]
-        if self._fleet.ended(key) is not None:
-            del self._watched[key]
-            self._sweeper.later(key[0])
-        elif self._taken_over(key):
-            self._fleet.kill(key)
-        elif watched.deadline is None:
-            watched.deadline = self._time + GRACE_S
-        elif self._time > watched.deadline:
-            self._fleet.kill(key)
-
-    def _taken_over(self, key: AttemptKey) -> bool:
-        try:
-            return self._service.get(key[0]).owner.id != self._owner.id
-        except OperationNotFound:
-            return True
+        self._sweep_at = self._time + SWEEP_EVERY_S
+        written = {key[0] for key in self._leftovers()}
+        found = self._service.sweepable(self._owner.id)
+        self._storage.sweep(name for name in found if name not in written)
 
     def _check(self, operation: Operation) -> None:
-        """Row and events are written together: where they differ somebody else wrote one."""
+        """Warn where row and events differ: they are written together, so a stranger wrote one."""
         name = operation.operation_id
         wrong = self._service.inconsistency(name)
         if wrong is None:
@@ -312,32 +310,12 @@ class Caretaker:
                 self._service.warn(name, operation.attempt, warning)
 
     @contextlib.contextmanager
-    def _spared(self, operation_id: str) -> Iterator[bool]:
-        """Let no trouble with one operation reach the others; whether it is out of trouble."""
+    def _isolated(self, operation_id: str) -> Iterator[None]:
+        """Let no error with one operation reach the others; back off after an unforeseen one."""
         try:
-            yield self._troubled.get(operation_id, 0.0) <= self._time
+            yield
         except (Conflict, OperationNotFound):
             pass  # the row has moved on: the next look sees where to
         except Exception:
             log.exception("looking after %s failed", operation_id)
-            self._troubled[operation_id] = self._time + TROUBLE_S
-
-    def _pass_time(self) -> float:
-        now = self._clock()
-        passed_s = 0.0 if self._ticked_at is None else min(now - self._ticked_at, LOOK_S)
-        self._ticked_at = now
-        self._time += passed_s
-        return passed_s
-
-    def _renew(self) -> None:
-        now = self._clock()
-        if self._renewed_at is None or now - self._renewed_at >= RENEW_EVERY_S:
-            self._service.renew(self._owner.id)
-            self._renewed_at = now
-
-    def _owned(self) -> tuple[Operation, ...]:
-        return self._service.owned(self._owner.id)
-
-
-def _key(operation: Operation) -> AttemptKey:
-    return operation.operation_id, operation.attempt
+            self._retry_at[operation_id] = self._time + BACK_OFF_S

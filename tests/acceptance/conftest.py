@@ -5,9 +5,11 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from local_cluster import end_cluster
 from running import PROGRAM, Ran, Run
 
 from ktrdr.cli.interrupts import SIGNALS
@@ -19,14 +21,18 @@ SETTINGS = (
     "KTRDR_STORAGE",
     "KTRDR_DEBUG",
     "KTRDR_HANG_AFTER_S",
+    "KTRDR_IDLE_S",
+    "KTRDR_CACHE_BYTES",
     "KTRDR_CACHE_BYTES",
     "RAY_ADDRESS",
 )
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Path:
-    return tmp_path / "home"
+def home(tmp_path: Path) -> Iterator[Path]:
+    """A home of the test's own; a cluster that it has started is ended."""
+    yield tmp_path / "home"
+    end_cluster(tmp_path / "home")
 
 
 @pytest.fixture

@@ -63,7 +63,7 @@ def refuses(
     """The details of the refusal, after which everything must be as before."""
     before = everything(site, operation)
     with pytest.raises(error) as caught:
-        operation.claim_resume(**wish)
+        operation.resume(**wish)
     assert everything(site, operation) == before
     return {"message": str(caught.value), **caught.value.details}
 
@@ -83,7 +83,7 @@ def test_another_learning_rate_takes_effect_from_the_checkpoint_on(site: Site) -
     assert "training.learning_rate 0.002 -> 0.01" in refused["message"]
     assert refused["changed"] == refused["acceptable"] == ["training.learning_rate"]
 
-    record = operation.claim_resume(allow_changes=True)
+    record = operation.resume(allow_changes=True)
     changed = ["strategy: training.learning_rate 0.002 -> 0.01"]
     assert record["resumed_from"]["exact"] is False
     assert record["resumed_from"]["differences"] == changed
@@ -100,17 +100,17 @@ def test_another_learning_rate_takes_effect_from_the_checkpoint_on(site: Site) -
 def test_a_restart_from_an_older_checkpoint_keeps_the_accepted_change(site: Site) -> None:
     operation = site.stopped(INSIDE)
     site.edit(training__learning_rate=0.01)
-    operation.claim_resume(allow_changes=True)
+    operation.resume(allow_changes=True)
     lost = site.service.lose(operation.id, 2, FailureReason.DRIVER_LOST, "killed at once")
     assert (lost.attempt, lost.status) == (3, "running")
     site.service.request_cancel(operation.id, 3, "r")
     site.service.lose(operation.id, 3, FailureReason.DRIVER_LOST, "and stopped")
 
     # Nothing was saved under the change yet: the checkpoint is still one of before it.
-    resumed = operation.claim_resume()["resumed_from"]
+    resumed = operation.resume()["resumed_from"]
     assert resumed["differences"] == ["strategy: training.learning_rate 0.002 -> 0.01"]
     site.run(operation, INSIDE + 2)
-    assert operation.claim_resume()["resumed_from"]["exact"] is True  # one of after it
+    assert operation.resume()["resumed_from"]["exact"] is True  # one of after it
     site.completed(operation)
     assert rates(operation) == [0.002, *[0.01] * (EPOCHS - 1)]
 
@@ -119,7 +119,7 @@ def test_changes_may_follow_each_other_before_anything_is_saved(site: Site) -> N
     operation = site.stopped(INSIDE)
     for rate in (0.01, 0.02):
         site.edit(training__learning_rate=rate)
-        record = operation.claim_resume(allow_changes=True)
+        record = operation.resume(allow_changes=True)
         row = site.row(operation)
         site.service.request_cancel(operation.id, row.attempt, f"r{rate}")
         site.service.lose(operation.id, row.attempt, FailureReason.DRIVER_LOST, "killed")
@@ -140,7 +140,7 @@ def test_more_epochs_give_the_model_of_a_straight_run_of_that_many(
     site.edit(training__epochs=EPOCHS)
     operation = site.stopped((EPOCHS - 1) * BATCHES + 3)
     site.edit(training__epochs=EPOCHS + 2)
-    record = operation.claim_resume(allow_changes=True)
+    record = operation.resume(allow_changes=True)
     assert record["request"]["epochs"] == record["progress"]["epochs"] == EPOCHS + 2
     assert record["resumed_from"]["differences"] == [
         f"strategy: training.epochs {EPOCHS} -> {EPOCHS + 2}"
@@ -154,7 +154,7 @@ def test_fewer_epochs_down_to_those_begun(site: Site) -> None:
     refused = refuses(site, operation, StrategyChanged, allow_changes=True)
     assert refused["refused"] == {"training.epochs": "2 have begun already"}
     site.edit(training__epochs=2)
-    operation.claim_resume(allow_changes=True)
+    operation.resume(allow_changes=True)
     result = site.completed(operation)
     assert (result.epochs, len(operation.history())) == (2, 2)
 
@@ -165,7 +165,7 @@ def test_a_cosine_schedule_ends_with_the_new_number_of_epochs(site: Site) -> Non
     site.edit(training__epochs=EPOCHS)
     operation = site.stopped(2 * BATCHES + 1)
     site.edit(training__epochs=6)
-    operation.claim_resume(allow_changes=True)
+    operation.resume(allow_changes=True)
     site.completed(operation)
     assert rates(operation)[2:] == rates(straight)[2:]
     assert rates(operation)[1] < rates(straight)[1]  # of the old schedule, untouched
@@ -174,14 +174,14 @@ def test_a_cosine_schedule_ends_with_the_new_number_of_epochs(site: Site) -> Non
 def test_another_schedule_stands_where_the_epochs_done_bring_it(site: Site) -> None:
     operation = site.stopped(2 * BATCHES)
     site.edit(training__lr_scheduler={"type": "exponential", "gamma": 0.5})
-    operation.claim_resume(allow_changes=True)
+    operation.resume(allow_changes=True)
     report = operation.resume_report()["restored"]
     assert report["computed_anew"] == ["learning rate", "early stopping counters"]
     assert "learning rate schedule" not in report["parts"]
     site.run(operation, 3 * BATCHES)
     assert rates(operation)[2:] == [0.002 * 0.5**2]
     # Resumed again without a change, it goes on from its own saved state.
-    assert operation.claim_resume()["resumed_from"]["exact"] is True
+    assert operation.resume()["resumed_from"]["exact"] is True
     assert "learning rate schedule" in operation.resume_report()["restored"]["parts"]
     site.completed(operation)
     assert rates(operation)[2:] == [0.002 * 0.5**2, 0.002 * 0.5**3]
@@ -190,7 +190,7 @@ def test_another_schedule_stands_where_the_epochs_done_bring_it(site: Site) -> N
 def test_early_stopping_switched_on_counts_the_epochs_already_done(site: Site) -> None:
     operation = site.stopped(3 * BATCHES)
     site.edit(training__early_stopping={"patience": 2, "min_delta": 100.0})
-    operation.claim_resume(allow_changes=True)
+    operation.resume(allow_changes=True)
     assert site.completed(operation).epochs == 3
 
 
@@ -198,20 +198,20 @@ def test_less_patience_counts_each_epoch_once(site: Site) -> None:
     site.edit(training__epochs=6, training__early_stopping={"patience": 5, "min_delta": 100.0})
     operation = site.stopped(3 * BATCHES)
     site.edit(training__early_stopping={"patience": 3, "min_delta": 100.0})
-    operation.claim_resume(allow_changes=True)
+    operation.resume(allow_changes=True)
     assert site.completed(operation).epochs == 4
 
 
 def test_an_option_given_to_train_holds_until_the_file_is_edited(site: Site) -> None:
     operation = site.stopped(INSIDE, epochs=3)
     site.edit(training__learning_rate=0.01)
-    record = operation.claim_resume(allow_changes=True)
+    record = operation.resume(allow_changes=True)
     assert record["request"]["epochs"] == 3
     site.run(operation, INSIDE + 1)
     site.edit(training__epochs=7)
-    assert operation.claim_resume()["request"]["epochs"] == 3
+    assert operation.resume()["request"]["epochs"] == 3
     site.run(operation, INSIDE + 2)
-    assert operation.claim_resume(allow_changes=True)["request"]["epochs"] == 7
+    assert operation.resume(allow_changes=True)["request"]["epochs"] == 7
 
 
 # What is refused --------------------------------------------------------------------------------
@@ -226,7 +226,7 @@ def test_a_refused_change_is_named_beside_what_would_be_accepted(site: Site) -> 
         assert refused["acceptable"] == ["training.learning_rate"]
         assert "training.seed: every shuffle" in refused["message"]
     site.edit(training__seed=42)
-    operation.claim_resume(allow_changes=True)
+    operation.resume(allow_changes=True)
 
 
 def test_the_strategy_may_lie_elsewhere_but_must_be_the_same_one(
@@ -248,11 +248,11 @@ def test_the_strategy_may_lie_elsewhere_but_must_be_the_same_one(
     refuses(site, operation, InvalidStrategy, strategy=other)
 
     monkeypatch.chdir(tmp_path)
-    record = operation.claim_resume(strategy="moved.yaml")
+    record = operation.resume(strategy="moved.yaml")
     assert record["resumed_from"]["exact"] is True
     assert record["request"]["strategy_path"] == str(moved)
     site.run(operation, INSIDE + 1)
-    operation.claim_resume()  # it knows the new place now
+    operation.resume()  # it knows the new place now
 
 
 def test_a_relative_path_is_looked_for_below_the_working_directory(
@@ -269,7 +269,7 @@ def test_a_relative_path_is_looked_for_below_the_working_directory(
     monkeypatch.chdir(tmp_path)
     refuses(relative, operation, StrategyNotFound)
     monkeypatch.chdir(new)
-    assert operation.claim_resume()["request"]["strategy_path"] == str(new / "here.yaml")
+    assert operation.resume()["request"]["strategy_path"] == str(new / "here.yaml")
 
 
 def test_appended_bars_change_nothing_and_revised_ones_are_refused(site: Site) -> None:
@@ -299,7 +299,7 @@ def test_appended_bars_change_nothing_and_revised_ones_are_refused(site: Site) -
     }
     stamps = np.concatenate([bars.timestamps, shifted])
     site.client.bars.write(replace(bars, timestamps=stamps, **columns))
-    assert operation.claim_resume()["resumed_from"]["exact"] is True
+    assert operation.resume()["resumed_from"]["exact"] is True
 
 
 def test_other_features_of_the_same_bars_are_changed_data(site: Site) -> None:
@@ -313,7 +313,7 @@ def test_other_features_of_the_same_bars_are_changed_data(site: Site) -> None:
 def test_another_environment_is_said_to_be_inexact(site: Site) -> None:
     operation = site.submit()
     site.run(operation, INSIDE, environment={"torch": "2.0.0", "threads": 4})
-    resumed = operation.claim_resume()["resumed_from"]
+    resumed = operation.resume()["resumed_from"]
     assert resumed["exact"] is False
     now = site.client.service.events(operation.id)[-1].details["differences"]
     assert now == resumed["differences"]
@@ -327,7 +327,7 @@ def test_another_environment_is_said_to_be_inexact(site: Site) -> None:
 
 def test_the_status_is_checked_before_anything_else(site: Site) -> None:
     operation = site.stopped(INSIDE)
-    operation.claim_resume()
+    operation.resume()
     site.strategy.unlink()
     site.client.bars.write(sample_bars(rows=10))
     refused = refuses(site, operation, OperationNotResumable)
@@ -373,14 +373,14 @@ def test_a_late_loser_hears_who_was_first_and_not_what_else_is_wrong(
     def resume_slowly() -> None:
         with Client(site.client.settings) as other:
             try:
-                other.operation(operation.id).claim_resume(strategy=slow)
+                other.operation(operation.id).resume(strategy=slow)
             except Exception as error:
                 ended.append(error)
 
     late = threading.Thread(target=resume_slowly)
     late.start()
     with slow.open("w") as pipe:  # opens once the other has begun to read it
-        operation.claim_resume()
+        operation.resume()
         if stopped_again:
             site.run(operation, INSIDE + 1)
         before = everything(site, operation)
@@ -399,7 +399,7 @@ def test_of_many_at_once_exactly_one_resumes(site: Site) -> None:
         with Client(site.client.settings) as client:
             start.wait(30)
             try:
-                won.append(client.operation(operation.id).claim_resume())
+                won.append(client.operation(operation.id).resume())
             except OperationNotResumable as error:
                 lost.append(error)
 
@@ -417,7 +417,7 @@ def test_of_many_at_once_exactly_one_resumes(site: Site) -> None:
 
 def test_the_report_of_a_clean_stop(site: Site) -> None:
     operation = site.stopped(INSIDE)
-    operation.claim_resume()
+    operation.resume()
     report = operation.resume_report()
     assert report["restored"] == {
         "parts": [
@@ -438,7 +438,7 @@ def test_the_report_of_a_clean_stop(site: Site) -> None:
 
 def test_the_report_of_a_damaged_checkpoint_and_what_it_costs(site: Site) -> None:
     operation, good = site.damaged()
-    record = operation.claim_resume()
+    record = operation.resume()
     assert (record["resumed_from"]["epoch"], record["resumed_from"]["batch"]) == (2, 0)
     report = operation.resume_report()
     assert report["lost"] == {
@@ -458,13 +458,13 @@ def test_the_report_of_a_damaged_checkpoint_and_what_it_costs(site: Site) -> Non
 
 def test_the_report_of_a_kill_counts_what_was_done_since_the_checkpoint(site: Site) -> None:
     operation = site.stopped(INSIDE)
-    operation.claim_resume()
+    operation.resume()
     progress = Progress(3, EPOCHS, 2, BATCHES, 80.0, None)
     rows = tuple(HistoryRow(epoch, {"val_loss": 0.1}) for epoch in (2, 3))
     site.service.report(operation.id, 2, Report(1, progress=progress, history=rows))
     site.service.finish_failed(operation.id, 2, FailureReason.USER_ERROR, "boom")
     assert len(operation.history()) == 3
-    operation.claim_resume()
+    operation.resume()
     assert operation.resume_report()["lost"] == {
         "batches": 3 * BATCHES + 2 - INSIDE,
         "epochs": 2,

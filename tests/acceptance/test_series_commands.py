@@ -67,7 +67,7 @@ def test_strategies_and_operations_show_all_series(
         "mode": "multi_timeframe", "list": ["1h", "4h"], "base_timeframe": None, "resample": True,
     }  # fmt: skip
     assert yaml.safe_load(ktrdr("strategies", "show", str(strategy)).out) == shown
-    operation = client.submit(strategy)
+    operation = client.train(strategy)
     assert operation.record()["request"]["symbols"] == ["ONE", "TWO"]
     assert operation.record()["request"]["fold"] is None
     assert "ONE,TWO 1h,4h" in ktrdr("operations", "list").out
@@ -75,14 +75,14 @@ def test_strategies_and_operations_show_all_series(
 
 
 def test_options_choose_series_and_are_checked(client: Client, strategy: Path) -> None:
-    one = client.submit(strategy, symbols=["TWO"], timeframes=["1h"])
+    one = client.train(strategy, symbols=["TWO"], timeframes=["1h"])
     assert one.record()["request"]["symbols"] == ["TWO"]
     plan = client.service.get(one.id).plan
     assert [(span["symbol"], span["timeframe"]) for span in plan.spans] == [("TWO", "1h")]
     with pytest.raises(Usage, match="name each symbol once: ONE, ONE"):
-        client.submit(strategy, symbols=["ONE", "ONE"])
+        client.train(strategy, symbols=["ONE", "ONE"])
     with pytest.raises(Usage, match="60m is written 1h"):
-        client.submit(strategy, timeframes=["60m"])
+        client.train(strategy, timeframes=["60m"])
 
 
 def test_folds_are_submitted_one_by_one_with_their_own_datasets(
@@ -91,9 +91,9 @@ def test_folds_are_submitted_one_by_one_with_their_own_datasets(
     split = {"mode": "walk_forward", "folds": 2}
     path = edited(strategy, "training.data_split", split)
     with pytest.raises(Usage, match="2 folds, one operation each: use train_folds"):
-        client.submit(path)
+        client.train(path)
     assert client.operations()[1] == 0
-    made = client.submit_folds(path)
+    made = client.train_folds(path)
     rows = [client.service.get(operation.id) for operation in made]
     assert [row.request.fold for row in rows] == [1, 2]
     assert len({row.plan.dataset_digest for row in rows}) == 2
@@ -137,7 +137,7 @@ def test_what_cannot_be_trained_is_refused_with_numbers_before_anything_is_writt
 def test_a_resume_needs_every_series_as_it_was_and_no_more(
     client: Client, strategy: Path, home: Path
 ) -> None:
-    operation = client.submit(strategy)
+    operation = client.train(strategy)
     row = client.service.get(operation.id)
     config = validate_strategy(row.plan.config, "the plan")
     longer = sample_bars("ONE", rows=ROWS + 100, seed=7)
@@ -160,4 +160,4 @@ def test_a_file_by_another_name_among_the_bars_is_left_alone(
     client: Client, strategy: Path, home: Path
 ) -> None:
     (home / "storage" / "bars" / "ONE" / "notes.parquet").write_bytes(b"mine")
-    client.submit(strategy)
+    client.train(strategy)

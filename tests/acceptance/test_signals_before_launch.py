@@ -1,4 +1,4 @@
-"""Signals that come before Ray is started. The strategy is a named pipe, so that the command waits
+"""Signals that come before anything runs. The strategy is a named pipe, so that the command waits
 for us in the middle of its submission."""
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def start(environment: dict[str, str]) -> Iterator[Start]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
-def test_a_signal_during_the_submission_cancels_without_starting_ray(
+def test_a_signal_during_the_submission_cancels_before_an_attempt_begins(
     number: signal.Signals, pipe: Path, start: Start, ktrdr: Run
 ) -> None:
     ktrdr("data", "sample")

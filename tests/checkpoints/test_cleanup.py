@@ -88,16 +88,16 @@ def test_doomed_checkpoints_of_what_has_ended_are_swept_by_any_owner(bench: Benc
 
 def test_what_a_driver_leaves_is_swept_when_it_has_ended(bench: Bench) -> None:
     fleet = Fleet()
-    caretaker = bench.owner(fleet)
+    supervision = bench.owner(fleet)
     row = bench.running()
-    caretaker.tick()
+    supervision.pass_time(5.0)
     bench.commit(row, 1)
     bench.complete(row)
     litter(bench, row, 1)
-    caretaker.tick()
+    supervision.pass_time(5.0)
     assert hidden(bench)  # its driver lives: it may be removing them itself
     fleet.alive.clear()
-    caretaker.tick()
+    supervision.pass_time(5.0)
     assert bench.names() == {"models/demo"} | {
         f"models/demo/v1{name}"
         for name in ("", "/loop.pt", "/manifest.json", "/model.pt", "/optimizer.pt")
@@ -290,17 +290,17 @@ def test_a_cancelled_operation_whose_driver_died_ends_at_its_last_durable_checkp
 
 def test_a_kill_on_request_reaches_only_what_runs_now(bench: Bench) -> None:
     fleet = Fleet()
-    caretaker = bench.owner(fleet)
+    supervision = bench.owner(fleet)
     row = bench.running()
-    caretaker.tick()
+    supervision.pass_time(5.0)
     bench.commit(row, 1)
     bench.service.request_cancel(row.operation_id, 1, "r-cancel")
     bench.service.request_kill(row.operation_id, 1, "r-kill")
-    caretaker.tick()
+    supervision.pass_time(5.0)
     ended = bench.service.get(row.operation_id)
     assert (ended.status, fleet.killed) == (Status.CANCELLED, [(row.operation_id, 1)])
     assert bench.service.request_kill(row.operation_id, 1, "r-late") == ended
     bench.resumed(ended)
     for _ in range(3):
-        caretaker.tick()
+        supervision.pass_time(5.0)
     assert bench.service.get(row.operation_id).status is Status.RUNNING

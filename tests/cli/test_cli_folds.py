@@ -31,7 +31,7 @@ def record(fold: int, status: str = "running", **metrics: Any) -> dict[str, Any]
         "warnings": [],
         "phase": None if ended else "training",
         "attempt": 1,
-        "owner": {"kind": "embedded", "host": "here", "pid": 7, "alive": True},
+        "owner": {"kind": "local", "host": "here", "pid": 7, "alive": True},
         "request": {"fold": fold},
         "progress": None,
         "error": {"message": "it broke"} if status == "failed" else None,
@@ -79,13 +79,6 @@ class Fold:
         return current
 
 
-class Starter:
-    """Stands for the client."""
-
-    def launch(self, operation: Fold) -> None:
-        operation.done.append("launch")
-
-
 @pytest.fixture
 def interrupts() -> Iterator[Interrupts]:
     before = {number: signal.signal(number, lambda *_: None) for number in SIGNALS}
@@ -97,7 +90,7 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 def run(interrupts: Interrupts, *folds: Fold) -> int:
-    return follow_folds(CALL, Starter(), folds, interrupts)  # type: ignore[arg-type]
+    return follow_folds(CALL, folds, interrupts)  # type: ignore[arg-type]
 
 
 def interrupted(answer: Any) -> Callable[[], Any]:
@@ -128,7 +121,7 @@ def test_the_exit_status_is_that_of_the_worst_end(
     assert run(interrupts, *folds) == exit_status
     printed = json.loads(capsys.readouterr().out)
     assert printed == {"operations": finals, "total": 2, "summary": summarise(finals)}
-    assert [fold.done for fold in folds] == [["launch"], ["launch"]]
+    assert [fold.done for fold in folds] == [[], []]
 
 
 def test_one_interrupt_cancels_every_fold_and_a_second_kills_every_one(
@@ -138,7 +131,7 @@ def test_one_interrupt_cancels_every_fold_and_a_second_kills_every_one(
     two, three = Fold(2, lambda: record(2, "cancelled")), Fold(3, lambda: record(3, "cancelled"))
     assert run(interrupts, one, two, three) == 130
     for fold in (one, two, three):
-        assert fold.done == ["launch", "cancel", "kill"]
+        assert fold.done == ["cancel", "kill"]
 
 
 def test_a_fold_that_has_ended_does_not_keep_the_others_from_being_cancelled(

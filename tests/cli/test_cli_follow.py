@@ -6,15 +6,14 @@ import json
 import os
 import signal
 from collections.abc import Callable, Iterator
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 
 import pytest
 
 from ktrdr.cli.command import Call
 from ktrdr.cli.follow import Progress, follow
 from ktrdr.cli.interrupts import SIGNALS, Interrupted, Interrupts
-from ktrdr.errors import OperationNotCancellable, OperationRunning
+from ktrdr.errors import OperationNotCancellable
 
 NAME = "op_training_20240101_000000_00000000"
 CALL = Call(None, None, None, as_json=True)
@@ -31,7 +30,7 @@ def record(status: str = "running", phase: str | None = "training", epoch: int =
         "result": None,
         "phase": phase,
         "attempt": 1,
-        "owner": {"kind": "embedded", "host": "here", "pid": 7, "alive": status != "failed"},
+        "owner": {"kind": "local", "host": "here", "pid": 7, "alive": status != "failed"},
         "progress": {**progress, "metrics": None},
         "error": {"message": "it broke"} if status == "failed" else None,
         "checkpoint": {"epoch": epoch},
@@ -40,28 +39,13 @@ def record(status: str = "running", phase: str | None = "training", epoch: int =
 
 
 class Scripted:
-    """Stands for client and operation: `looks` happen one by one while the command waits."""
+    """Stands for an operation: `looks` happen one by one while the command waits."""
 
-    def __init__(self, looks: list[Callable[[], Any]], early: str = "pending") -> None:
+    def __init__(self, looks: list[Callable[[], Any]]) -> None:
         self.looks = looks
-        self.early = early
         self.done: list[str] = []
         self.refuses_cancel = False
         self.happened: list[dict[str, Any]] = []
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
-    ) -> None:
-        self.done.append("close")
-
-    def launch(self, operation: Scripted) -> None:
-        operation.done.append("launch")
-
-    def record(self) -> Any:
-        return record(self.early)
 
     def history(self) -> list[dict[str, Any]]:
         return []
@@ -96,7 +80,7 @@ def interrupts() -> Iterator[Interrupts]:
 
 
 def run(script: Scripted, interrupts: Interrupts) -> int:
-    return follow(CALL, script, script, interrupts)  # type: ignore[arg-type]
+    return follow(CALL, script, interrupts)  # type: ignore[arg-type]
 
 
 def signalled(number: int, answer: Any) -> Callable[[], Any]:
@@ -120,14 +104,6 @@ def test_the_exit_status_says_how_it_ended(
     assert (f"operations resume {NAME}" in printed.err) == (status != "completed")
 
 
-def test_a_run_that_somebody_took_over_is_left_to_them(interrupts: Interrupts) -> None:
-    theirs = record() | {"owner": {"kind": "embedded", "host": "there", "pid": 8, "alive": True}}
-    script = Scripted([record, lambda: theirs, signalled(signal.SIGINT, theirs)])
-    with pytest.raises(OperationRunning, match="process 8 on there"):
-        run(script, interrupts)
-    assert script.done == ["launch"]
-
-
 @pytest.mark.parametrize("number", SIGNALS)
 def test_first_signal_cancels_second_kills(number: int, interrupts: Interrupts) -> None:
     script = Scripted(
@@ -135,7 +111,7 @@ def test_first_signal_cancels_second_kills(number: int, interrupts: Interrupts) 
     )
     script.looks.append(lambda: record("cancelled", None))
     assert run(script, interrupts) == 130
-    assert script.done == ["launch", "cancel", "kill"]
+    assert script.done == ["cancel", "kill"]
 
 
 def test_two_signals_at_once_cancel_and_kill(interrupts: Interrupts) -> None:
@@ -143,7 +119,7 @@ def test_two_signals_at_once_cancel_and_kill(interrupts: Interrupts) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
     script = Scripted([record, lambda: record("cancelled", None)])
     assert run(script, interrupts) == 130
-    assert script.done == ["cancel", "launch", "cancel", "kill"]
+    assert script.done == ["cancel", "kill"]
 
 
 def test_a_signal_that_comes_when_it_has_completed_changes_nothing(interrupts: Interrupts) -> None:
@@ -152,9 +128,9 @@ def test_a_signal_that_comes_when_it_has_completed_changes_nothing(interrupts: I
     assert run(script, interrupts) == 0
 
 
-def test_a_signal_before_the_launch_cancels_and_starts_no_ray(interrupts: Interrupts) -> None:
+def test_a_signal_that_came_during_the_submission_cancels(interrupts: Interrupts) -> None:
     os.kill(os.getpid(), signal.SIGTERM)
-    script = Scripted([], early="cancelled")
+    script = Scripted([record, lambda: record("cancelled", None)])
     assert run(script, interrupts) == 130
     assert script.done == ["cancel"]
 

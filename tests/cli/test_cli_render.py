@@ -53,7 +53,7 @@ def test_a_record_shows_what_exists_and_nothing_else() -> None:
         "warnings": [{"code": "disk", "message": "the disk was full", "count": 3}],
         "phase": "training",
         "attempt": 2,
-        "owner": {"kind": "embedded", "host": "here", "pid": 7, "alive": True},
+        "owner": {"kind": "local", "host": "here", "pid": 7, "alive": True},
         "request": {
             "strategy_path": "/s.yaml",
             "strategy_name": "s",
@@ -93,7 +93,7 @@ def test_a_record_shows_what_exists_and_nothing_else() -> None:
     shown = dict(line.split("  ", 1) for line in operation_views.operation(record).splitlines())
     shown = {name: value.strip() for name, value in shown.items()}
     assert shown["progress"] == "epoch 1/3  batch 5/10  50.0%"
-    assert shown["owner"] == "embedded on here, pid 7, alive"
+    assert shown["owner"] == "local on here, pid 7, alive"
     assert shown["dates"] == "the first bar .. 2020-01-01"
     assert shown["resumed from"].endswith("not exact: torch 1 -> 2")
     assert not {"started", "ended", "checkpoint", "error"} & shown.keys()

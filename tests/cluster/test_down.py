@@ -40,6 +40,7 @@ def sleeper() -> Iterator[psutil.Process]:
 
 
 def write_cluster(home: Path, **changes: Any) -> None:
+    """As the version before wrote it."""
     document = {
         "address": ADDRESS,
         "owner_id": "cluster-1",
@@ -71,7 +72,7 @@ def test_a_cluster_of_another_host_is_taken_down_there(
 ) -> None:
     write_cluster(home, host="elsewhere", processes=[[sleeper.pid, sleeper.create_time()]])
     assert run(["down"]) == 6
-    assert "was raised on elsewhere: run `ktrdr down` there" in capsys.readouterr().err
+    assert "runs on elsewhere: run `ktrdr down` there" in capsys.readouterr().err
     assert lives(sleeper.pid, sleeper.create_time())
     assert (home / "cluster.json").exists()
 

@@ -1,24 +1,21 @@
 """Whole runs on a real local Ray: stopped, killed and resumed, they make the same model.
 
-One Ray for the whole module; every process that dies here dies by a real signal.
+Every process that dies here dies by a real signal.
 """
 
 from __future__ import annotations
 
 import os
 import signal
-import time
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import psutil
 import pytest
 import yaml
+from local_cluster import ray_processes, until
 
 from ktrdr.client import Client, Operation
-from ktrdr.data.sample import sample_bars
 from ktrdr.errors import (
     DataChanged,
     OperationNotCancellable,
@@ -26,7 +23,6 @@ from ktrdr.errors import (
     StrategyChanged,
     StrategyNotFound,
 )
-from ktrdr.settings import read_settings
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
@@ -37,11 +33,8 @@ SHIPPED = Path(__file__).parents[2] / "strategies" / "mean_reversion.yaml"
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    settings = read_settings({}, home=tmp_path_factory.mktemp("home"))
-    with Client(settings) as client:
-        client.bars.write(sample_bars())
-        yield client
+def client(shared_client: Client) -> Client:
+    return shared_client
 
 
 @pytest.fixture(scope="module")
@@ -82,16 +75,6 @@ def without(values: Record, key: str) -> Record:
     return {name: value for name, value in values.items() if name != key}
 
 
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {DEADLINE_S} s: {what}")
-
-
 def begin(client: Client, strategy: Path, epoch: int = 4) -> Operation:
     """A training that is past `epoch` epochs, inside the next one."""
     operation = client.train(strategy)
@@ -105,18 +88,6 @@ def past(operation: Operation, epoch: int) -> None:
         return bool(progress and progress["epoch"] >= epoch)
 
     until(reached, f"{operation.id} past epoch {epoch}")
-
-
-def processes(name: str) -> list[psutil.Process]:
-    """The Ray actors of a class below this process."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
-        try:
-            if process.cmdline()[:1] == [f"ray::{name}"] or f"ray::{name}." in process.cmdline()[0]:
-                found.append(process)
-        except (psutil.Error, IndexError):
-            continue
-    return found
 
 
 def test_a_run_cancelled_inside_an_epoch_and_resumed_makes_the_same_model(
@@ -145,7 +116,7 @@ def test_a_killed_driver_is_followed_by_another_attempt(
     client: Client, strategy: Path, straight: tuple[Record, list[Record]]
 ) -> None:
     operation = begin(client, strategy)
-    [driver] = processes("Driver")
+    [driver] = ray_processes(client.settings.home, "Driver")
     driver.kill()
     same_model(operation, straight)
     record = operation.record()
@@ -158,7 +129,7 @@ def test_a_killed_operations_actor_comes_back_to_a_run_that_went_on(
     client: Client, strategy: Path, straight: tuple[Record, list[Record]]
 ) -> None:
     operation = begin(client, strategy, epoch=2)
-    [actor] = processes("OperationsActor")
+    [actor] = ray_processes(client.settings.home, "OperationsActor")
     actor.kill()
     same_model(operation, straight)
     assert operation.record()["attempt"] == 1  # the driver was found again, not started again
@@ -168,7 +139,7 @@ def test_sigterm_of_a_driver_is_a_shutdown_with_a_checkpoint(
     client: Client, strategy: Path, straight: tuple[Record, list[Record]]
 ) -> None:
     operation = begin(client, strategy)
-    [driver] = processes("Driver")
+    [driver] = ray_processes(client.settings.home, "Driver")
     os.kill(driver.pid, signal.SIGTERM)
     stopped = operation.wait(DEADLINE_S)
     assert stopped["status"] == "cancelled"

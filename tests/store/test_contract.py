@@ -240,20 +240,37 @@ def test_expiry_takes_only_what_ended_before_in_one_transaction(bench: Bench) ->
     assert len(service.checkpoints(going.operation_id)) == 1
 
 
-def test_what_may_have_left_something_is_found_by_owner_and_by_doomed_rows(bench: Bench) -> None:
+def test_what_is_to_be_swept_is_found_by_ended_attempts_and_by_doomed_rows(bench: Bench) -> None:
     service, stranger = bench.service, replace(OWNER, id="owner-2")
-    mine = bench.running("r-mine").operation_id
+    mine = bench.running("r-mine")
     theirs = bench.running("r-theirs", stranger)
     done = bench.running("r-done", stranger)
     bench.commit(done, 1)
     version = service.reserve_model(done.operation_id, 1).version
     service.finish_completed(done.operation_id, 1, result(), ("demo", version))
     bench.commit(theirs, 1)
-    assert set(service.sweepable(OWNER.id)) == {mine, done.operation_id}
+    assert service.sweepable(OWNER.id) == (done.operation_id,)  # nothing of mine is over
+    assert service.sweepable() == (done.operation_id,)
+    service.mark_swept(done.operation_id, 1)
     assert service.sweepable() == (done.operation_id,)
     doomed = service.checkpoints(done.operation_id, doomed=True)
     service.forget_checkpoints(done.operation_id, tuple(c.id for c in doomed))
-    assert service.sweepable(OWNER.id) == (mine,)
+    assert service.sweepable() == service.sweepable(OWNER.id) == ()
+
+    for number in (1, 2, 3):
+        bench.commit(mine, number)
+        bench.commit(theirs, number)
+    assert service.sweepable(OWNER.id) == (mine.operation_id,)  # one is doomed while it runs
+    doomed = service.checkpoints(mine.operation_id, doomed=True)
+    service.forget_checkpoints(mine.operation_id, tuple(c.id for c in doomed))
+    assert service.sweepable(OWNER.id) == ()
+    service.lose(mine.operation_id, 1, FailureReason.DRIVER_LOST, "gone")
+    assert service.sweepable(OWNER.id) == (mine.operation_id,)
+    row = service.get(mine.operation_id)
+    for swept in (1, 0):  # a late one takes nothing back
+        service.mark_swept(mine.operation_id, swept)
+        assert service.sweepable(OWNER.id) == ()
+    assert service.get(mine.operation_id) == row
 
 
 def test_an_adopted_checkpoint_is_a_row_like_any_other(bench: Bench) -> None:

@@ -36,7 +36,7 @@ from ktrdr.operations.types import (
 from ktrdr.store import open_store
 
 OWNER = Owner("local-1", OwnerKind.LOCAL, "host", 4242, 1000.5)
-ROUNDS = 40
+ROUNDS = 1000
 
 
 @pytest.fixture(params=STORES)

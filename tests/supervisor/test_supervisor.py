@@ -1,204 +1,24 @@
-"""The caretaker on the real service, with drivers that do as a test says and time that it moves."""
+"""The supervisor on the real service: what it does with drivers that do as a test says."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
+from supervision import BATCHES, LIMITS, World, opened
 
-from ktrdr.driver.heartbeat import Heartbeat
 from ktrdr.driver.names import AttemptKey
 from ktrdr.errors import IllegalTransition, StaleAttempt
-from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import (
-    CheckpointType,
-    FailureReason,
-    NewCheckpoint,
-    Operation,
-    Owner,
-    OwnerKind,
-    Phase,
-    Plan,
-    Progress,
-    Report,
-    Request,
-    Result,
-    ResumedFrom,
-    Resumption,
-    Status,
-    StopKind,
-)
-from ktrdr.storage.root import Storage
-from ktrdr.store import SqlStore, open_store
-from ktrdr.supervisor.liveness import LivenessLimits
-from ktrdr.supervisor.supervisor import GRACE_S, KILL_S, Caretaker
-
-OWNER = Owner("owner-1", OwnerKind.EMBEDDED, "host", 4242, 1000.5)
-STRANGER = Owner("owner-2", OwnerKind.EMBEDDED, "host", 4243, 1001.5)
-PATIENCE = LivenessLimits(training_s=60.0, otherwise_s=300.0)
-BATCHES = 10
-
-
-@dataclass
-class Drivers:
-    """The fleet: every driver that is launched lives until it is killed, and answers or not."""
-
-    alive: set[AttemptKey] = field(default_factory=set)
-    pulses: dict[AttemptKey, Heartbeat] = field(default_factory=dict)
-    """Of those that answer, at every look."""
-    unplaced: set[AttemptKey] = field(default_factory=set)
-    undying: set[AttemptKey] = field(default_factory=set)
-    threads: str | None = None
-    broken: set[str] = field(default_factory=set)
-    """Operations whose drivers nobody can reach without an error."""
-    launched: list[AttemptKey] = field(default_factory=list)
-    stopped: list[tuple[AttemptKey, StopKind]] = field(default_factory=list)
-    killed: list[AttemptKey] = field(default_factory=list)
-
-    def launch(self, key: AttemptKey) -> None:
-        self.launched.append(key)
-        self.alive.add(key)
-
-    def attach(self) -> set[AttemptKey]:
-        return set(self.alive)
-
-    def ended(self, key: AttemptKey) -> str | None:
-        if key[0] in self.broken:
-            raise RuntimeError("out of order")
-        return None if key in self.alive else "it died"
-
-    def pulse(self, key: AttemptKey) -> Heartbeat | None:
-        return self.pulses.get(key)
-
-    def waiting(self, key: AttemptKey) -> bool:
-        return key in self.unplaced
-
-    def stop(self, key: AttemptKey, kind: StopKind) -> None:
-        self.stopped.append((key, kind))
-
-    def stacks(self, key: AttemptKey) -> str | None:  # noqa: ARG002
-        return self.threads
-
-    def outside(self, key: AttemptKey) -> str:
-        return f"{key[0]} does not answer"
-
-    def kill(self, key: AttemptKey) -> None:
-        self.killed.append(key)
-        if key not in self.undying:
-            self.alive.discard(key)
-
-
-class World:
-    """One owner with its operations, its drivers and its clock."""
-
-    def __init__(self, store: SqlStore, storage: Storage) -> None:
-        self.store = store
-        self.storage = storage
-        self.service = OperationsService(store)
-        self.drivers = Drivers()
-        self.now = 1000.0
-        self.restart()
-
-    def restart(self) -> None:
-        """The operations actor dies and comes back."""
-        self.caretaker = Caretaker(
-            self.service, OWNER, self.drivers, PATIENCE, clock=lambda: self.now
-        )
-        self.caretaker.reconcile()
-
-    def run(self, seconds: float = 0.0) -> None:
-        """Let time pass, with a look or two a second, or just look once."""
-        step = 0.5 if seconds < 100 else 1.0
-        for _ in range(max(1, round(seconds / step))):
-            self.now += min(step, seconds)
-            self.caretaker.tick()
-
-    def submit(self, request_id: str = "r") -> str:
-        request = Request("/w/demo.yaml", "demo", ("EURUSD",), ("5m",), None, None, 40, 42, 1)
-        digest = "f" * 64
-        plan = Plan(
-            {"name": "demo"}, {}, digest, digest, digest, [],
-            str(self.storage.root),
-        )  # fmt: skip
-        return self.service.submit(request, plan, OWNER, request_id).operation_id
-
-    def running(self, request_id: str = "r") -> AttemptKey:
-        """An operation whose driver has begun and answers."""
-        name = self.submit(request_id)
-        self.run()
-        key = (name, self.row(name).attempt)
-        self.answer(key, Phase.PREPARING_DATA)
-        self.report(key, 1, Phase.PREPARING_DATA)
-        self.run()
-        return key
-
-    def training(self, request_id: str = "r", batch_s: float = 0.5) -> AttemptKey:
-        """One that is in its second epoch."""
-        key = self.running(request_id)
-        self.train(key, range(BATCHES + 2), batch_s)
-        return key
-
-    def train(self, key: AttemptKey, steps: range, batch_s: float) -> None:
-        for step in steps:
-            self.answer(key, Phase.TRAINING, step)
-            self.run(batch_s)
-
-    def answer(self, key: AttemptKey, phase: Phase, step: int = 0) -> None:
-        self.drivers.pulses[key] = Heartbeat("host", 7, 1.0, phase, step, BATCHES)
-
-    def report(self, key: AttemptKey, sequence: int, phase: Phase) -> None:
-        self.service.report(*key, Report(sequence, phase, Progress(0, 40, 3, 10, 1.0, None)))
-
-    def commit(self, key: AttemptKey) -> None:
-        path = f"operations/{key[0]}/attempt-{key[1]:04d}/checkpoint-000001"
-        at = self.service.now()
-        kind = CheckpointType.PERIODIC
-        new = NewCheckpoint(1, path, 1, 0, kind, at, 100, "ab" * 32)
-        self.service.commit_checkpoint(*key, new)
-
-    def complete(self, key: AttemptKey) -> None:
-        model = self.service.reserve_model(*key)
-        result = Result("/storage/models/demo/v1", "ab" * 32, 4, 2, {})
-        self.service.finish_completed(*key, result, (model.strategy_name, model.version))
-
-    def cancel(self, name: str, request_id: str = "r-cancel") -> None:
-        self.service.request_cancel(name, self.row(name).attempt, request_id)
-
-    def take_over(self, key: AttemptKey) -> None:
-        """Another process resumes it after the lease has expired."""
-        self.execute("UPDATE operations SET lease_expires_at = '2000-01-01 00:00:00'")
-        chosen = self.service.latest_checkpoint(key[0])
-        assert chosen is not None
-        source = ResumedFrom(chosen.checkpoint_type, chosen.created_at, 1, 0, True)
-        plan = self.row(key[0]).plan
-        resumption = Resumption(chosen.id, STRANGER, "r-resume", source, plan)
-        self.service.try_resume(*key, resumption)
-
-    def row(self, name: str) -> Operation:
-        return self.service.get(name)
-
-    def events(self, name: str) -> list[str]:
-        return [event.event for event in self.service.events(name)]
-
-    def last_message(self, name: str) -> str:
-        losses = [e for e in self.service.events(name) if e.event == "attempt_lost"]
-        return str(losses[-1].details["message"])
-
-    def execute(self, sql: str) -> None:
-        with self.store._writer.begin() as connection:
-            connection.execute(text(sql))
+from ktrdr.operations.types import FailureReason, Operation, Phase, Status, StopKind
+from ktrdr.supervisor.decisions import GRACE_S, KILL_S
 
 
 @pytest.fixture
 def world(tmp_path: Path) -> Iterator[World]:
-    store = open_store("sqlite://")
-    storage = Storage(tmp_path / "storage")
-    storage.claim(store.store_id())
-    yield World(store, storage)
-    store.close()
+    with opened(tmp_path) as world:
+        yield world
 
 
 def stacks_file(world: World, key: AttemptKey) -> Path:
@@ -354,7 +174,7 @@ def test_a_cancel_while_the_driver_starts_lets_it_save_what_a_resume_needs(world
     world.run(5)
     assert world.drivers.stopped == [((name, 1), StopKind.USER)]
     assert world.drivers.killed == []
-    world.drivers.unplaced = {(name, 1)}  # seen late: it cannot start at all
+    world.drivers.without_place = {(name, 1)}  # seen late: it cannot start at all
     world.run()
     assert ended(world.row(name)) == (Status.CANCELLED, 1)
 
@@ -389,10 +209,10 @@ def test_a_driver_that_dies_of_its_cancel_is_not_started_again(world: World) -> 
 
 def test_a_shutdown_ends_everything_and_starts_nothing(world: World) -> None:
     going, dying, waiting = world.training("r1"), world.running("r2"), world.submit("r3")
-    world.drivers.unplaced = {(waiting, 1)}
+    world.drivers.without_place = {(waiting, 1)}
     world.run()
     pending = world.submit("r4")
-    world.caretaker.shut_down()
+    world.supervision.supervisor.shut_down()
     world.drivers.alive.discard(dying)
     world.run()
     assert world.drivers.stopped == [(going, StopKind.SHUTDOWN)]
@@ -408,13 +228,13 @@ def test_a_shutdown_ends_everything_and_starts_nothing(world: World) -> None:
 def test_a_driver_without_a_place_waits_as_long_as_it_takes(world: World) -> None:
     name = world.submit()
     key = (name, 1)
-    world.drivers.unplaced = {key}
+    world.drivers.without_place = {key}
     world.run(0.5)
     assert world.row(name).phase is Phase.STARTING
-    world.run(2 * PATIENCE.otherwise_s)
+    world.run(2 * LIMITS.otherwise_s)
     assert world.row(name).phase is Phase.WAITING_FOR_RESOURCES
     assert world.drivers.killed == []
-    world.drivers.unplaced = set()
+    world.drivers.without_place = set()
     world.answer(key, Phase.PREPARING_DATA)
     world.report(key, 1, Phase.PREPARING_DATA)  # its first report counts, whatever was said before
     world.run(1)
@@ -424,7 +244,7 @@ def test_a_driver_without_a_place_waits_as_long_as_it_takes(world: World) -> Non
 
 def test_a_cancel_while_waiting_for_resources_takes_the_driver_back(world: World) -> None:
     name = world.submit()
-    world.drivers.unplaced = {(name, 1)}
+    world.drivers.without_place = {(name, 1)}
     world.run(3)
     assert world.row(name).phase is Phase.WAITING_FOR_RESOURCES
     world.cancel(name)
@@ -437,7 +257,7 @@ def test_a_training_without_a_batch_is_hung_and_what_it_did_is_kept(world: World
     key = world.training()
     world.commit(key)
     world.drivers.threads = "Thread 0x1: in wait_for_ever"
-    world.run(PATIENCE.training_s - 2)
+    world.run(LIMITS.training_s - 2)
     assert world.row(key[0]).attempt == 1
     world.run(5)
     assert world.row(key[0]).attempt == 2
@@ -453,7 +273,7 @@ def test_a_training_without_a_batch_is_hung_and_what_it_did_is_kept(world: World
 def test_a_frozen_driver_is_hung_and_described_from_outside(world: World) -> None:
     key = world.training()
     world.drivers.pulses.clear()
-    world.run(PATIENCE.training_s + 6)
+    world.run(LIMITS.training_s + 6)
     assert world.row(key[0]).attempt == 2
     assert "has not answered for 6" in world.last_message(key[0])
     assert stacks_file(world, key).read_text() == f"{key[0]} does not answer"
@@ -463,7 +283,7 @@ def test_a_driver_that_freezes_in_its_first_epoch_is_not_waited_for_longer(world
     key = world.running()
     world.train(key, range(3), 0.5)
     world.drivers.pulses.clear()
-    world.run(PATIENCE.training_s + 6)
+    world.run(LIMITS.training_s + 6)
     assert world.row(key[0]).attempt == 2
 
 
@@ -482,7 +302,7 @@ def test_what_is_slow_by_nature_is_not_hung(world: World) -> None:
 def test_before_and_after_the_batches_more_time_is_given(world: World, phase: Phase) -> None:
     key = world.running()
     world.answer(key, phase)
-    world.run(PATIENCE.otherwise_s - 5)
+    world.run(LIMITS.otherwise_s - 5)
     assert world.drivers.killed == []
     world.run(10)
     assert world.drivers.killed[0] == key
@@ -492,28 +312,25 @@ def test_before_and_after_the_batches_more_time_is_given(world: World, phase: Ph
 def test_silence_teaches_nothing_about_the_batches(world: World) -> None:
     key = world.training()
     world.drivers.pulses.clear()
-    world.run(PATIENCE.training_s - 5)
+    world.run(LIMITS.training_s - 5)
     world.train(key, range(50, 60), 0.5)
-    world.run(PATIENCE.training_s + 5)
+    world.run(LIMITS.training_s + 5)
     assert world.drivers.killed[0] == key
 
 
 def test_a_machine_that_slept_finds_everything_as_it_was(world: World) -> None:
     key = world.training()
-    world.execute("UPDATE operations SET lease_expires_at = '2000-01-01 00:00:00'")
     world.drivers.pulses.clear()  # nobody had time to answer yet
-    world.now += 8 * 3600
+    world.supervision.now += 8 * 3600
     world.run(1)
     world.train(key, range(BATCHES + 2, BATCHES + 5), 2.0)
-    row = world.row(key[0])
-    assert ended(row) == (Status.RUNNING, 1)
+    assert ended(world.row(key[0])) == (Status.RUNNING, 1)
     assert world.drivers.killed == []
-    assert not world.service.lease_expired(row)
 
 
 def test_a_hang_that_is_cancelled_ends_cancelled(world: World) -> None:
     key = world.training()
-    world.run(PATIENCE.training_s + 1)  # its stacks are being asked for
+    world.run(LIMITS.training_s + 1)  # its stacks are being asked for
     world.cancel(key[0])
     world.run(5)
     assert ended(world.row(key[0])) == (Status.CANCELLED, 1)
@@ -527,7 +344,7 @@ def test_an_owner_that_was_frozen_too_long_changes_nothing_and_kills_its_driver(
     world.commit(key)
     world.take_over(key)
     row, events = world.row(key[0]), world.events(key[0])
-    world.now += 100.0
+    world.supervision.now += 100.0
     world.run(1)
     assert world.drivers.killed == [key]
     world.run(30)

@@ -10,6 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from supervision import Supervision
+
 from ktrdr.checkpoints.manifest import Header, ModelHeader, Provenance
 from ktrdr.checkpoints.model_store import write_model
 from ktrdr.checkpoints.write import write_checkpoint
@@ -19,6 +21,7 @@ from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import (
     Checkpoint,
     CheckpointType,
+    FailureReason,
     NewCheckpoint,
     Operation,
     Owner,
@@ -33,7 +36,7 @@ from ktrdr.operations.types import (
 from ktrdr.storage.posix import DISK, Files
 from ktrdr.storage.root import Storage
 from ktrdr.store import SqlStore, open_store
-from ktrdr.supervisor.supervisor import Caretaker
+from ktrdr.supervisor.drivers import Lost
 
 OWNER = Owner("owner-1", OwnerKind.EMBEDDED, "host", 4242, 1000.5)
 WRITTEN = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -114,13 +117,11 @@ class Bench:
         name, attempt = operation.operation_id, operation.attempt
         return self.service.finish_completed(name, attempt, result, model)
 
-    def owner(self, fleet: Fleet | None = None, owner: Owner = OWNER) -> Caretaker:
+    def owner(self, fleet: Fleet | None = None, owner: Owner = OWNER) -> Supervision:
         """A new owner process: reconciled, and everything swept that can be."""
-        caretaker = Caretaker(self.service, owner, fleet or Fleet())
-        caretaker.reconcile()
-        for _ in range(2 + len(self.service.sweepable(owner.id))):
-            caretaker.tick()
-        return caretaker
+        supervision = Supervision(self.service, owner, fleet or Fleet())
+        supervision.pass_time(5.0)
+        return supervision
 
     def names(self) -> set[str]:
         """Every folder and file below the storage's operations and models, relative to it."""
@@ -138,19 +139,22 @@ class Fleet:
         self.alive = set(alive)
         self.killed: list[AttemptKey] = []
 
+    def room(self) -> int:
+        return 100
+
     def launch(self, key: AttemptKey) -> None:
         self.alive.add(key)
 
     def attach(self) -> set[AttemptKey]:
         return set(self.alive)
 
-    def ended(self, key: AttemptKey) -> str | None:
-        return None if key in self.alive else "it ended"
+    def lost(self, key: AttemptKey) -> Lost | None:
+        return None if key in self.alive else Lost(FailureReason.DRIVER_LOST, "it ended")
 
     def pulse(self, key: AttemptKey) -> Heartbeat | None:  # noqa: ARG002
         return None
 
-    def waiting(self, key: AttemptKey) -> bool:  # noqa: ARG002
+    def unplaced(self, key: AttemptKey) -> bool:  # noqa: ARG002
         return False
 
     def stacks(self, key: AttemptKey) -> str | None:

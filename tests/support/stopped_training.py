@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from local_cluster import RowsClient
 from service_context import ServiceContext
 
 from ktrdr.client import Client, Operation
@@ -53,7 +54,7 @@ class Site:
 
     def submit(self, **options: Any) -> Operation:
         """A row in its first attempt that waits for nobody but `run`."""
-        operation = self.client.submit(self.strategy, **options)
+        operation = self.client.train(self.strategy, **options)
         self.service.start(operation.id, self.row(operation).owner.id)
         return operation
 
@@ -70,7 +71,7 @@ class Site:
         """
         operation = self.stopped(2 * BATCHES)
         good = operation.checkpoints()[-1]
-        operation.claim_resume()
+        operation.resume()
         self.run(operation, 2 * BATCHES + 5)
         newest = Path(operation.checkpoints()[-1]["path"])
         (newest / "model.pt").write_bytes(b"rubbish")
@@ -125,7 +126,7 @@ class Site:
 
 
 def make_site(home: Path, **training: Any) -> Site:
-    client = Client(read_settings({}, home=home))
+    client = RowsClient(read_settings({}, home=home))
     client.bars.write(sample_bars(rows=ROWS))
     content = yaml.safe_load(SHIPPED.read_text())
     content["training"] |= TRAINING | training

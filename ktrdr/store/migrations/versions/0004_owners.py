@@ -1,4 +1,4 @@
-"""Owners as rows, kills, queues and warnings; whether early stopping ended a training."""
+"""Owners as rows, kills, queues, warnings and sweeps; whether early stopping ended a training."""
 
 from __future__ import annotations
 
@@ -44,8 +44,18 @@ def upgrade() -> None:
     op.add_column(
         "operations", sa.Column("warnings", sa.Text(), nullable=False, server_default="[]")
     )
+    op.add_column(
+        "operations", sa.Column("swept_attempt", sa.Integer(), nullable=False, server_default="0")
+    )
+    _index("ix_operations_unswept", "operations", "owner_id", "swept_attempt < attempt")
+    _index("ix_checkpoints_doomed", "checkpoints", "operation_id", "doomed_at IS NOT NULL")
     _admit_local_owners()
     _say_what_stopped_early()
+
+
+def _index(name: str, table: str, column: str, where: str) -> None:
+    condition = sa.text(where)
+    op.create_index(name, table, [column], sqlite_where=condition, postgresql_where=condition)
 
 
 def _admit_local_owners() -> None:
