@@ -17,7 +17,7 @@ import psutil
 import ray
 
 from ktrdr.driver.heartbeat import Heartbeat
-from ktrdr.driver.names import NAMESPACE
+from ktrdr.driver.names import NAMESPACE, AttemptKey
 from ktrdr.operations.types import Phase
 from ktrdr.supervisor import ray_drivers
 from ktrdr.supervisor.ray_drivers import RayDrivers
@@ -27,8 +27,9 @@ KEYS = [(f"op_training_20260102_030405_0000000{number}", 1) for number in range(
 
 
 class IdleDriver:
-    def __init__(self, operation_id: str, attempt: int) -> None:
+    def begin(self, operation_id: str, attempt: int) -> bool:
         self.key = operation_id, attempt
+        return True
 
     def pulse(self, wait_s: float = 0.1) -> Heartbeat:
         time.sleep(wait_s)
@@ -46,9 +47,13 @@ def until(condition: Callable[[], Any]) -> Any:
     raise TimeoutError
 
 
+def launch(drivers: RayDrivers, key: AttemptKey) -> None:
+    drivers.launch(key, drivers.choose(key))
+
+
 def killed_for_memory(drivers: RayDrivers) -> Any:
     """Ray's limit is below what is used already: it kills every driver."""
-    drivers.launch(KEYS[0])
+    launch(drivers, KEYS[0])
     lost = until(lambda: drivers.lost(KEYS[0]))
     return {"reason": lost.reason, "message": lost.message}
 
@@ -57,17 +62,18 @@ def room_of_two(drivers: RayDrivers) -> Any:
     """Two CPUs: the room before and after each launch, and when a driver was killed."""
     rooms = [drivers.room()]
     for key in KEYS[:2]:
-        drivers.launch(key)
+        launch(drivers, key)
         rooms.append(drivers.room())
     for key in KEYS[:2]:
         until(lambda key=key: drivers.lost(key) is None and drivers.pulse(key))
     rooms.append(drivers.room())
-    drivers.launch(KEYS[2])  # one too many
+    launch(drivers, KEYS[2])  # one too many
     assert until(lambda: drivers.unplaced(KEYS[2]))
     drivers.kill(KEYS[0])
     lost = until(lambda: drivers.lost(KEYS[0]))
     until(lambda: drivers.lost(KEYS[2]) is None and drivers.pulse(KEYS[2]))
     drivers.kill(KEYS[1])
+    until(lambda: drivers.lost(KEYS[1]))
     until(lambda: drivers.room() == 1)
     return {"rooms": rooms, "reason": lost.reason, "message": lost.message}
 
@@ -84,7 +90,7 @@ def main(case: str) -> None:
         object_store_memory=80 * 1024 * 1024,
         _system_config=memory if case == "killed_for_memory" else None,
     )
-    ray_drivers.Driver = IdleDriver  # type: ignore[misc, assignment]
+    ray_drivers.Driver = IdleDriver  # type: ignore[attr-defined]
     cases = {"killed_for_memory": killed_for_memory, "room_of_two": room_of_two}
     sys.stdout.write(json.dumps(cases[case](RayDrivers())) + "\n")
     ray.shutdown()

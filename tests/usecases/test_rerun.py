@@ -16,7 +16,7 @@ from ktrdr.operations.types import Operation
 from ktrdr.storage.root import Storage
 from ktrdr.store import open_store
 from ktrdr.usecases import rerun, resume
-from ktrdr.usecases.submit import Overrides, prepare
+from ktrdr.usecases.submit import TrainingOptions, prepare
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def submitted(service: OperationsService, folder: Path, folds: int) -> Operation
     write_bars(folder)
     storage = Storage(folder)
     storage.claim(service.store_id())
-    overrides = Overrides(epochs=3, seed=5)
+    overrides = TrainingOptions(epochs=3, seed=5)
     request, plan = prepare(strategy(folder, folds), overrides, storage)[-1]
     row = service.submit(request, plan, OWNER, "r")
     return service.request_cancel(row.operation_id, 0, "c")
@@ -63,7 +63,7 @@ def test_a_resume_without_a_checkpoint_names_the_command(
     row = submitted(service, tmp_path, 0)
     wish = resume.ResumeOptions()
     with pytest.raises(CheckpointNotFound, match=f"operations rerun {row.operation_id}"):
-        resume.claim(service, service.store_id(), OWNER, row.operation_id, wish)
+        resume.claim(service, service.store_id(), lambda: OWNER, row.operation_id, wish)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (3, 2), (3, 0)])
