@@ -58,8 +58,6 @@ class RayDrivers:
     def __init__(self, *, keep_spare: bool = False) -> None:
         self._connections: dict[AttemptKey, _Connection] = {}
         """In the order of their launch."""
-        self._chosen: dict[str, Any] = {}
-        """Handles of spares that were chosen and not launched yet, by their name."""
         self._spare = Spare(_make_spare)
         self._keeps_spare = keep_spare
 
@@ -78,15 +76,10 @@ class RayDrivers:
             self._spare.renew()
 
     def choose(self, key: AttemptKey) -> str:
-        taken = self._spare.take()
-        if taken is None:
-            return driver_name(key)
-        name, handle = taken
-        self._chosen[name] = handle
-        return name
+        return self._spare.name or driver_name(key)
 
     def launch(self, key: AttemptKey, name: str) -> None:
-        handle = self._chosen.pop(name, None) or _make(name)
+        handle = (self._spare.take() if name == self._spare.name else None) or _make(name)
         handle.begin.remote(*key)
         self._connect(key, handle)
 
