@@ -5,7 +5,6 @@ Started by tests/ray/test_ray_drivers.py, since a process has one Ray in its lif
 
 from __future__ import annotations
 
-import functools
 import json
 import logging
 import os
@@ -53,8 +52,8 @@ def launch(drivers: RayDrivers, key: AttemptKey) -> None:
     drivers.launch(key, drivers.choose(key))
 
 
-def answers(drivers: RayDrivers, key: AttemptKey) -> bool:
-    return drivers.lost(key) is None and drivers.pulse(key) is not None
+def until_it_answers(drivers: RayDrivers, key: AttemptKey) -> None:
+    until(lambda: drivers.lost(key) is None and drivers.pulse(key))
 
 
 def killed_for_memory(drivers: RayDrivers) -> Any:
@@ -71,13 +70,13 @@ def room_of_two(drivers: RayDrivers) -> Any:
         launch(drivers, key)
         rooms.append(drivers.room())
     for key in KEYS[:2]:
-        until(functools.partial(answers, drivers, key))
+        until_it_answers(drivers, key)
     rooms.append(drivers.room())
     launch(drivers, KEYS[2])  # one too many
     assert until(lambda: drivers.unplaced(KEYS[2]))
     drivers.kill(KEYS[0])
     lost = until(lambda: drivers.lost(KEYS[0]))
-    until(lambda: answers(drivers, KEYS[2]))
+    until_it_answers(drivers, KEYS[2])
     drivers.kill(KEYS[1])
     until(lambda: drivers.lost(KEYS[1]))
     until(lambda: drivers.room() == 1)
@@ -92,7 +91,7 @@ def spare_names() -> list[str]:
     until(lambda: drivers.room() == 1)
     names = [drivers.choose(KEYS[0]) for _ in range(2)]
     drivers.launch(KEYS[0], names[0])
-    until(lambda: answers(drivers, KEYS[0]))
+    until_it_answers(drivers, KEYS[0])
     return [*names, drivers.choose(KEYS[1])]
 
 
