@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoint_bench import Bench, SilentDrivers, opened
-from invariants import check_rows
+from checkpoint_bench import Bench, SilentDrivers
 
 from ktrdr.checkpoints.adoption import found
 from ktrdr.checkpoints.layout import attempt_folder
@@ -40,13 +39,6 @@ class SlowFiles(Files):
     def _wait(self) -> None:
         self.asked.set()
         assert self.answering.wait(DEADLINE_S)
-
-
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with opened(tmp_path) as bench:
-        yield bench
-        check_rows(bench.service)
 
 
 def expired(bench: Bench, row: Operation) -> bool:

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
-from supervision import BATCHES, LIMITS, World, opened
+from supervision import BATCHES, LIMITS, World
 
 from ktrdr.driver.names import AttemptKey
 from ktrdr.errors import IllegalTransition, StaleAttempt, StoreUnavailable
 from ktrdr.operations.types import FailureReason, Operation, Phase, Status, StopKind
 from ktrdr.supervisor.decisions import GRACE_S, KILL_S
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with opened(tmp_path) as world:
-        yield world
 
 
 def stacks_file(world: World, key: AttemptKey) -> Path:
