@@ -58,7 +58,7 @@ class Handled:
     """The row has moved on from this attempt."""
 
     @property
-    def gives_stacks(self) -> bool:
+    def stacks_asked(self) -> bool:
         """Whether its driver is hung and was not killed yet."""
         return isinstance(self.ending, Lost) and self.killed_at is None
 
@@ -101,8 +101,8 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class GiveUp:
-    """Ask a hung driver for its stacks before it is killed."""
+class AskStacks:
+    """Ask a hung driver what its threads do, before it is killed."""
 
     lost: Lost
 
@@ -141,7 +141,7 @@ class Forget:
     """Nothing of the attempt is left to look after."""
 
 
-Action = Launch | Queue | Stop | GiveUp | KeepStacks | Kill | ReadUncommitted | End | Forget
+Action = Launch | Queue | Stop | AskStacks | KeepStacks | Kill | ReadUncommitted | End | Forget
 
 
 def decide(row: Operation, seen: Seen, now: float) -> tuple[Action, ...]:
@@ -198,7 +198,7 @@ def _while_it_lives(row: Operation, seen: Seen, now: float) -> tuple[Action, ...
     if seen.unplaced:
         return (Queue(ONE_CPU),) if row.phase is Phase.STARTING else ()
     if seen.hung is not None:
-        return (GiveUp(Lost(FailureReason.HUNG, seen.hung)),)
+        return (AskStacks(Lost(FailureReason.HUNG, seen.hung)),)
     return ()
 
 

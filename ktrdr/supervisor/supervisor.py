@@ -28,9 +28,9 @@ from ktrdr.operations.types import (
 )
 from ktrdr.supervisor.decisions import (
     QUEUED_S,
+    AskStacks,
     End,
     Forget,
-    GiveUp,
     Handled,
     KeepStacks,
     Kill,
@@ -94,7 +94,7 @@ class Supervisor:
             Launch: self._launch,
             Queue: self._queue,
             Stop: self._stop,
-            GiveUp: self._give_up,
+            AskStacks: self._ask_stacks,
             KeepStacks: self._keep_stacks,
             Kill: self._kill,
             ReadUncommitted: self._read_uncommitted,
@@ -189,7 +189,7 @@ class Supervisor:
             begun=begun,
             unplaced=unplaced,
             hung=liveness.hung(self._limits),
-            stacks=self._drivers.stacks(key) if seen.handled.gives_stacks else None,
+            stacks=self._drivers.stacks(key) if seen.handled.stacks_asked else None,
         )
 
     def _read_rows(self) -> None:
@@ -261,7 +261,7 @@ class Supervisor:
         self._drivers.stop(key, action.kind)
         self._note(key, stop_asked_at=self._time)
 
-    def _give_up(self, key: AttemptKey, action: GiveUp) -> None:
+    def _ask_stacks(self, key: AttemptKey, action: AskStacks) -> None:
         self._note(key, ending=action.lost, ending_since=self._time)
 
     def _keep_stacks(self, key: AttemptKey, action: KeepStacks) -> None:

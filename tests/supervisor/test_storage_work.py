@@ -11,6 +11,7 @@ import pytest
 from checkpoint_bench import Bench, SilentDrivers
 
 from ktrdr.checkpoints.adoption import found
+from ktrdr.checkpoints.cleanup import clean_up
 from ktrdr.checkpoints.layout import attempt_folder
 from ktrdr.operations.types import FailureReason, Operation, StopKind
 from ktrdr.storage.posix import Files
@@ -152,6 +153,7 @@ def test_what_was_swept_is_not_looked_at_again(
 
     monkeypatch.setattr(Files, "is_folder", seen)
     bench.supervise()
+    assert clean_up(bench.service, None).removed == 0
     assert looked == []
     again = bench.resumed(row)
     bench.service.finish_failed(again.operation_id, 2, FailureReason.USER_ERROR, "boom")

@@ -267,6 +267,7 @@ def test_a_cancel_while_waiting_for_resources_takes_the_driver_back(world: World
     world.run()
     assert world.drivers.killed == [(name, 1)]
     assert ended(world.row(name)) == (Status.CANCELLED, 1)
+    assert world.events(name)[-2:] == ["cancel_requested", "stopped"]  # nothing was lost
 
 
 def test_a_training_without_a_batch_is_hung_and_what_it_did_is_kept(world: World) -> None:

@@ -56,7 +56,6 @@ class Supervision:
     ) -> None:
         self.now = 1000.0
         self.storage = StorageWorker(service, clock=lambda: self.now)
-        self.storage_answers = True
         self.supervisor = Supervisor(
             service, owner, drivers, self.storage, limits=limits, clock=lambda: self.now
         )
@@ -67,7 +66,7 @@ class Supervision:
         for _ in range(TICKS):
             self.now += seconds / TICKS
             self.supervisor.tick()
-            while self.storage_answers and self.storage.run_next():
+            while self.storage.run_next():
                 pass
 
 
