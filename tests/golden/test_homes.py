@@ -152,7 +152,9 @@ def forget_history(home: OldHome, operation_id: str, epochs: tuple[int, int]) ->
 
 def claimed(operation: Operation, client: Client) -> Record:
     """Resume an operation for this process, which is no cluster and starts none."""
-    resume.claim(client.service, client.store_id(), OWNER, operation.id, resume.ResumeOptions())
+    resume.claim(
+        client.service, client.store_id(), lambda: OWNER, operation.id, resume.ResumeOptions()
+    )
     return operation.record()
 
 
