@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import itertools
 import json
 import os
 import platform
@@ -27,10 +28,10 @@ import yaml
 
 from ktrdr.client import Client, Operation
 from ktrdr.data.sample import sample_bars
-from ktrdr.driver.actor_call import Link
+from ktrdr.driver.actor_call import ActorCall
 from ktrdr.driver.names import NAMESPACE, OPERATIONS
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Owner, OwnerKind, Report
+from ktrdr.operations.types import Owner, OwnerKind, Phase, Report
 from ktrdr.settings import read_settings
 from ktrdr.store import open_store
 
@@ -109,18 +110,19 @@ def direct_transitions(folder: Path) -> dict[str, float]:
 
 
 def through_actor(client: Client, folder: Path) -> dict[str, float]:
-    """The same asked of the operations actor, as a driver does; a warning is a whole transition.
+    """The same asked of the operations actor, as a driver does; a change of phase leaves an event.
 
     The operation is nobody's: no driver reports on it meanwhile.
     """
     owner = Owner("bench", OwnerKind.EMBEDDED)
     row = client.service.submit(*request_and_plan(folder), owner, secrets.token_hex(8))
     client.service.start(row.operation_id, owner.id)
-    link = Link(OPERATIONS, NAMESPACE, row.operation_id, 1)
+    call = ActorCall((row.operation_id, 1))
+    phases = itertools.cycle((Phase.TRAINING, Phase.SAVING))
     taken = []
-    for _ in range(TRANSITIONS):
+    for sequence, phase in zip(range(1, TRANSITIONS + 1), phases, strict=False):
         began = time.perf_counter()
-        link.ask("warn", "benchmark")
+        call("report", Report(sequence, phase))
         taken.append(1000 * (time.perf_counter() - began))
     return spread(taken)
 

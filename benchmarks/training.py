@@ -47,7 +47,8 @@ from ktrdr.training.environment import environment
 from ktrdr.training.learner import Device, Learner
 from ktrdr.training.losses import class_weights
 from ktrdr.training.networks import build_model
-from ktrdr.training.trainer import TrainingJob, fit
+from ktrdr.training.plan import TrainingJob
+from ktrdr.training.trainer import fit
 
 ROWS = 420_000
 EPOCHS = {32: 3, 256: 4, 1024: 6}

@@ -45,6 +45,18 @@ def with_descendants(roots: Iterable[psutil.Process]) -> list[psutil.Process]:
     return list(found.values())
 
 
+def told_of(folder: Path) -> list[psutil.Process]:
+    """Return the processes that were started with an option that names something in a folder."""
+    return [
+        process
+        for process in psutil.process_iter(["cmdline"])
+        if any(
+            word.startswith("-") and Path(word.partition("=")[2]).is_relative_to(folder)
+            for word in process.info["cmdline"] or ()
+        )
+    ]
+
+
 def end(processes: Iterable[psutil.Process], patience_s: float = 5.0) -> None:
     """End processes, politely and then not; one whose pid was given away since is spared."""
     left = list(processes)

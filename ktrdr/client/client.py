@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import secrets
 import sys
-import time
 from collections.abc import Callable
 from datetime import datetime, timedelta
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self
 
 from ktrdr.client.operation import Operation, Record
 from ktrdr.cluster import local, remote
-from ktrdr.errors import ClusterUnavailable, OwnerClosing, Usage
+from ktrdr.errors import ClusterUnavailable, Usage
 from ktrdr.operations import records
 from ktrdr.operations import types as values
 from ktrdr.operations.ids import resolve
@@ -23,20 +22,13 @@ from ktrdr.operations.validation import check_strategy_name, parse_model_name
 from ktrdr.settings import Settings, read_settings
 from ktrdr.storage.root import Storage
 from ktrdr.store import SqlStore, open_store
-from ktrdr.usecases.ownership import looked_after
+from ktrdr.usecases.ownership import looked_after, retried_when_closing
 
 if TYPE_CHECKING:
     from ktrdr.data.store import BarStore
     from ktrdr.inference.evaluation import Evaluation
     from ktrdr.inference.model import LoadedModel
     from ktrdr.usecases.submit import Choice
-
-
-T = TypeVar("T")
-
-_AGAIN_S = 0.1
-_CLUSTERS_TRIED = 5
-"""A cluster that ends just now is followed by a new one; more than one in a row ends by itself."""
 
 
 def to_stderr(message: str) -> None:
@@ -131,23 +123,10 @@ class Client:
 
     def _submit_one(self, request: values.Request, plan: values.Plan) -> Operation:
         request_id = secrets.token_hex(16)
-        row = self.with_owner(lambda owner: self.service.submit(request, plan, owner, request_id))
+        row = retried_when_closing(
+            lambda: self.service.submit(request, plan, self.owner(), request_id)
+        )
         return Operation(self, row.operation_id)
-
-    def with_owner(self, write: Callable[[values.Owner], T]) -> T:
-        """Do a guarded write that gives something to the cluster, started when there is none.
-
-        One that ends just now refuses the write; then another one is started for it.
-
-        Raises:
-            ClusterUnavailable, StoreMismatch, VersionMismatch: no cluster takes it.
-        """
-        for _ in range(_CLUSTERS_TRIED - 1):
-            try:
-                return write(self.owner())
-            except OwnerClosing:
-                time.sleep(_AGAIN_S)
-        return write(self.owner())
 
     def owner(self) -> values.Owner:
         """The cluster that operations are given to; it is started when there is none."""
@@ -162,7 +141,7 @@ class Client:
         Raises:
             ClusterUnavailable, StoreMismatch, VersionMismatch: there is none for us.
         """
-        row = self.with_owner(lambda owner: self.service.keep_owner(owner.id))
+        row = retried_when_closing(lambda: self.service.keep_owner(self.owner().id))
         return local.wait_until_up(self.service, row.owner)
 
     def nodes(self) -> list[Record]:

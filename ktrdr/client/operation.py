@@ -13,7 +13,7 @@ from ktrdr.operations import records
 from ktrdr.operations.explanation import explanation
 from ktrdr.operations.types import Status
 from ktrdr.storage.root import Storage
-from ktrdr.usecases.ownership import looked_after, seen_dead
+from ktrdr.usecases.ownership import looked_after, retried_when_closing, seen_dead
 
 if TYPE_CHECKING:
     from ktrdr.client.client import Client
@@ -98,10 +98,9 @@ class Operation:
 
         client, path = self._client, None if strategy is None else Path(strategy)
         options = resume.ResumeOptions(path, allow_changes)
-        row = client.service.get(self.id)  # what cannot be resumed needs no cluster
-        client.service.check_resumable(row, row.owner.id if seen_dead(row.owner) else None)
-        client.with_owner(
-            lambda owner: resume.claim(client.service, client.store_id(), owner, self.id, options)
+        service, store_id = client.service, client.store_id()
+        retried_when_closing(
+            lambda: resume.claim(service, store_id, client.owner, self.id, options)
         )
         return self.record()
 

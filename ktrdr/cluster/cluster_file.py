@@ -18,6 +18,7 @@ from ktrdr.files import replacement
 
 CLUSTER_FILE = "cluster.json"
 LOG_FILE = "cluster.log"
+OWNER_PREFIX = "local-"
 _LOCK_DEADLINE_S = 120.0
 
 
@@ -35,6 +36,11 @@ class Cluster:
     """Of its Ray, once that has started."""
     processes: tuple[tuple[int, float], ...] = ()
     """(pid, start time) of Ray's own processes."""
+
+    @property
+    def of_earlier_version(self) -> bool:
+        """Whether a version wrote it that started Ray itself, and noted of it the head alone."""
+        return not self.owner_id.startswith(OWNER_PREFIX)
 
     @property
     def here(self) -> bool:

@@ -70,6 +70,8 @@ class Host:
         self._told_to_end = threading.Event()
         self._named_at = time.monotonic()
         self._actor: Any = None
+        self._essential: list[psutil.Process] = []
+        """Ray's processes without which it serves nobody."""
 
     def run(self) -> None:
         """Start, watch, and end."""
@@ -112,6 +114,7 @@ class Host:
         address = ray.get_runtime_context().gcs_address
         dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
         self._actor = ray_actor.make(self.owner, address, dashboard)
+        self._essential = [p for p in psutil.Process().children() if p.name() in _ESSENTIAL]
         self._note(address)
         ray_actor.wait_until_ready(self._actor)
 
@@ -120,7 +123,7 @@ class Host:
         cluster = cluster_file.read_cluster(self._settings.home)
         if cluster is None or cluster.owner_id != self.owner.id:
             return
-        noted = tuple((p.pid, p.create_time()) for p in _living(self._members()))
+        noted = tuple((p.pid, p.create_time()) for p in self._members() if _lives(p))
         cluster = replace(cluster, address=address, processes=noted)
         cluster_file.write_cluster(self._settings.home, cluster)
 
@@ -130,11 +133,10 @@ class Host:
         if not self._named() and time.monotonic() - self._named_at > GONE_AFTER_S:
             log.info("%s no longer names this cluster", cluster_file.CLUSTER_FILE)
             return True
-        names = {process.name() for process in _living(psutil.Process().children())}
-        if not all(any(name.startswith(part) for name in names) for part in _ESSENTIAL):
-            log.error("Ray has broken down: what lives of it is %s", sorted(names))
-            return True
-        return False
+        broken = [p.pid for p in self._essential if not _lives(p)]
+        if broken:
+            log.error("Ray has broken down: its process %d is gone", broken[0])
+        return bool(broken)
 
     def _named(self) -> bool:
         with contextlib.suppress(ClusterUnavailable):
@@ -163,7 +165,7 @@ class Host:
         for driver in drivers:
             with contextlib.suppress(psutil.Error):
                 driver.terminate()
-        while time.monotonic() < deadline and any(p.is_running() for p in _living(drivers)):
+        while time.monotonic() < deadline and any(map(_lives, drivers)):
             time.sleep(0.05)
         while time.monotonic() < deadline and not ray_actor.nothing_left(self._actor):
             time.sleep(0.05)
@@ -240,13 +242,10 @@ def ray_folder(home: Path) -> Path:
     return folder
 
 
-def _living(found: Sequence[psutil.Process]) -> list[psutil.Process]:
-    living = []
-    for process in found:
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                living.append(process)
-    return living
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 if __name__ == "__main__":

@@ -20,6 +20,7 @@ import psutil
 from ktrdr import processes
 from ktrdr.cluster.cluster_file import (
     LOG_FILE,
+    OWNER_PREFIX,
     Cluster,
     forget_cluster,
     locked,
@@ -28,6 +29,7 @@ from ktrdr.cluster.cluster_file import (
 )
 from ktrdr.errors import (
     ClusterUnavailable,
+    Conflict,
     KtrdrError,
     StoreMismatch,
     Unreachable,
@@ -137,17 +139,30 @@ def stop(settings: Settings, service: Callable[[], OperationsService]) -> Stoppe
         unsaved = None
         if cluster.alive:
             try:
-                service().request_shutdown(cluster.owner_id)
-                _wait_for_end(cluster, END_DEADLINE_S)
+                _save(cluster, service())
             except Unreachable as error:
                 unsaved = error.message
             except KtrdrError:
                 pass  # its row is gone: there is nothing to save
-            _terminate(cluster)
-            _wait_for_end(cluster, END_DEADLINE_S)
-        _end_processes(cluster)
+            if not cluster.of_earlier_version:
+                _terminate(cluster)
+                _wait_for_end(cluster, END_DEADLINE_S)
+        _end_processes(settings, cluster)
         forget_cluster(settings.home, cluster.owner_id)
         return Stopped(cluster, unsaved)
+
+
+def _save(cluster: Cluster, service: OperationsService) -> None:
+    """Let every training write a last checkpoint; a cluster of this version then ends."""
+    if not cluster.of_earlier_version:
+        service.request_shutdown(cluster.owner_id)
+        return _wait_for_end(cluster, END_DEADLINE_S)
+    for row in service.owned(cluster.owner_id):
+        with contextlib.suppress(Conflict):  # it ended meanwhile
+            service.request_cancel(row.operation_id, row.attempt, secrets.token_hex(16))
+    deadline = time.monotonic() + END_DEADLINE_S
+    while service.owned(cluster.owner_id) and time.monotonic() < deadline:
+        time.sleep(_POLL_S)
 
 
 def _serving(settings: Settings, service: OperationsService) -> Owner | None:
@@ -223,7 +238,7 @@ def _close(cluster: Cluster) -> bool:
 
 def _start(settings: Settings, service: OperationsService) -> Owner:
     """Start the process that holds Ray together; the lock is held."""
-    owner_id = f"local-{secrets.token_hex(8)}"
+    owner_id = f"{OWNER_PREFIX}{secrets.token_hex(8)}"
     pid = _spawn(settings, owner_id)
     started_at = psutil.Process(pid).create_time()
     owner = Owner(owner_id, OwnerKind.LOCAL, socket.gethostname(), pid, started_at)
@@ -232,7 +247,7 @@ def _start(settings: Settings, service: OperationsService) -> Owner:
         service.register_owner(owner, version())
         write_cluster(settings.home, cluster)
     except BaseException:
-        _end_processes(cluster)
+        _end_processes(settings, cluster)
         raise
     return owner
 
@@ -261,18 +276,26 @@ def _spawn(settings: Settings, owner_id: str) -> int:
 
 
 def _end_leftovers(settings: Settings) -> None:
-    """End what a cluster whose process is gone has left on this host; the lock is held."""
+    """End what a cluster whose process is gone has left on this host; the lock is held.
+
+    One of an earlier version, replaced because it is idle, does not end by itself.
+    """
     cluster = read_cluster(settings.home)
-    if cluster is not None and cluster.here and not cluster.alive:
-        _end_processes(cluster)
+    if cluster is None or not cluster.here:
+        return
+    if cluster.of_earlier_version or not cluster.alive:
+        _end_processes(settings, cluster)
         forget_cluster(settings.home, cluster.owner_id)
 
 
-def _end_processes(cluster: Cluster) -> None:
+def _end_processes(settings: Settings, cluster: Cluster) -> None:
     noted = [*cluster.processes]
     if cluster.process_started_at is not None:
         noted.append((cluster.pid, cluster.process_started_at))
-    processes.end(processes.with_descendants(processes.living(noted)), LEFTOVER_S)
+    found = processes.with_descendants(processes.living(noted))
+    if cluster.of_earlier_version:
+        found += processes.told_of(settings.home / "ray")
+    processes.end(found, LEFTOVER_S)
 
 
 def _terminate(cluster: Cluster) -> None:

@@ -1,112 +1,101 @@
-"""One attempt from its row to its end: data, checkpoint, training, model, and the last word."""
+"""One attempt from its row to its end: checkpoint and data, training, model, and the end's row.
+
+What takes seconds to import is imported by the preparation: a stop is heard meanwhile.
+"""
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
-from pathlib import Path
+import threading
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
-from ktrdr.checkpoints.manifest import Provenance
-from ktrdr.checkpoints.verify import latest_good
-from ktrdr.driver.actor_call import Link
-from ktrdr.driver.finish import Work, complete
-from ktrdr.driver.heartbeat import Vitals
-from ktrdr.driver.names import NAMESPACE, OPERATIONS
-from ktrdr.driver.ray_train import RayContext, ResumeCheckpoint, train
-from ktrdr.errors import (
-    CheckpointCorrupted,
-    CheckpointNotFound,
-    DataChanged,
-    DataNotFound,
-    IllegalTransition,
-    InvalidData,
-    StaleAttempt,
-    describe,
-)
-from ktrdr.operations.types import Checkpoint, FailureReason, Phase, Restored, StopKind
-from ktrdr.storage.root import Storage
-from ktrdr.strategy.loading import validate_strategy
-from ktrdr.training.exactness import resumed_from
-from ktrdr.training.plan import planned_dataset, planned_job
-from ktrdr.training.state import NonFiniteLoss
-from ktrdr.training.trainer import Completed
+from ktrdr.driver.delivery import OVER, Call, Delivery
+from ktrdr.driver.heartbeat import HeartbeatSource
+from ktrdr.driver.interruption import Interrupted, interruptible
+from ktrdr.driver.names import AttemptKey
+from ktrdr.errors import describe
+from ktrdr.operations.types import Checkpoint, Operation, Phase, StopKind
+from ktrdr.training.context import LiveProgress
+
+if TYPE_CHECKING:
+    from ktrdr.driver.preparation import Preparation
 
 log = logging.getLogger(__name__)
 
+_IMPORTING = threading.Lock()
+
+StopKindOf = Callable[[], StopKind | None]
+"""Who has requested a stop."""
+
 
 def run_attempt(
-    operation_id: str, attempt: int, stop_kind: Callable[[], StopKind | None], vitals: Vitals
+    key: AttemptKey, call: Call, stop_kind: StopKindOf, heartbeats: HeartbeatSource
 ) -> None:
-    """Train, and end the attempt in the store, whatever happens; nothing more once it is stale."""
-    link = Link(OPERATIONS, NAMESPACE, operation_id, attempt)
-    operation, checkpoints = link.brief()
-    storage = Storage(Path(operation.plan.storage))
-    context = RayContext(link, storage, stop_kind)
-    vitals.follow(context.progress, context.reporter)
+    """Train, and end the attempt in the store, whatever happens; nothing more once it is over."""
+    progress = LiveProgress()
+    delivery = Delivery(call, lambda: progress.sample() if progress.epochs else None)
+    heartbeats.follow(progress, delivery)
     try:
-        strategy = validate_strategy(operation.plan.config, operation.request.strategy_path)
-        work = Work(link, operation, storage)
-        context.enter(Phase.PREPARING_DATA)
-        dataset = planned_dataset(operation.request, operation.plan, strategy)
-        job = planned_job(operation.request, operation.plan, strategy, dataset)
-        seed = _seed(work, context, checkpoints, job.provenance)
-        outcome = train(job, dataset, context, seed)
-        if isinstance(outcome, Completed):
-            context.enter(Phase.SAVING)
-            context.settle()
-            complete(work, job, dataset, outcome, context.now())
-        else:
-            context.settle()
-            link.ask("finish_stopped", outcome.kind)
-    except (StaleAttempt, IllegalTransition) as error:
-        log.info("%s attempt %d is over: %s", operation_id, attempt, error)
+        _run(delivery, progress, stop_kind)
+    except OVER as error:
+        log.info("%s attempt %d is over: %s", *key, error)
     except Exception as error:
-        log.exception("%s attempt %d failed", operation_id, attempt)
-        _fail(link, context, error)
+        log.exception("%s attempt %d failed", *key)
+        _fail(delivery, error)
     finally:
-        context.reporter.close()
+        delivery.close()
 
 
-def _seed(
-    work: Work,
-    context: RayContext,
-    checkpoints: tuple[Checkpoint, ...],
-    provenance: Provenance,
-) -> ResumeCheckpoint | None:
-    """The checkpoint that a resume chose; else, after a restart, the latest good one."""
-    operation = work.operation
-    if operation.seed_checkpoint_id is not None:
-        for row in checkpoints:
-            if row.id == operation.seed_checkpoint_id:
-                return ResumeCheckpoint(work.storage.at(row.path))
-        raise CheckpointNotFound("the checkpoint that this attempt was to start from is gone")
-    if all(row.doomed_at is not None for row in checkpoints):
-        return None
-    row, manifest, passed_over = latest_good(work.storage, checkpoints)
-    source = resumed_from(row, manifest, operation.plan, provenance.environment)
-    context.reporter.restored(
-        Restored(row.id, source, tuple((bad.id, why) for bad, why in passed_over))
-    )
-    context.reporter.flush()
-    return ResumeCheckpoint(work.storage.at(row.path))
+def _run(delivery: Delivery, progress: LiveProgress, stop_kind: StopKindOf) -> None:
+    """Go from the row, which says whether the attempt is still current, to a model or a stop."""
+    operation, checkpoints = delivery.ask("read_attempt")
 
+    def stop_requested() -> StopKind | None:
+        delivery.check()
+        return stop_kind()
 
-def _fail(link: Link, context: RayContext, error: Exception) -> None:
     try:
-        context.settle()
-        link.ask("finish_failed", reason_of(error), describe(error))
-    except (StaleAttempt, IllegalTransition) as stale:
-        log.info("%s attempt %d is over: %s", link.operation_id, link.attempt, stale)
+        prepared = interruptible(lambda: _prepare(operation, checkpoints, delivery), stop_requested)
+    except Interrupted as stop:
+        return delivery.finish("finish_stopped", stop.kind)
+    from ktrdr.driver.finish import store_model
+    from ktrdr.driver.ray_train import RayContext, train
+    from ktrdr.training.trainer import Stopped
+
+    context = RayContext(operation, delivery, progress, stop_requested)
+    outcome = train(prepared, context)
+    if isinstance(outcome, Stopped):
+        return delivery.finish("finish_stopped", outcome.kind)
+    delivery.enter(Phase.SAVING)
+    model = delivery.ask("reserve_model")
+    result = store_model(context.storage, model, prepared, outcome, datetime.now(UTC))
+    return delivery.finish("finish_completed", result, (model.strategy_name, model.version))
 
 
-def reason_of(error: Exception) -> FailureReason:
-    """Why an attempt failed, judged by what ended it."""
-    if isinstance(error, NonFiniteLoss):
-        return FailureReason.NON_FINITE_LOSS
-    if isinstance(error, CheckpointCorrupted | CheckpointNotFound):
-        return FailureReason.CHECKPOINT_UNUSABLE
-    if isinstance(error, DataChanged | DataNotFound | InvalidData):
-        return FailureReason.DATA_ERROR
-    if isinstance(error, MemoryError) or "out of memory" in str(error).lower():
-        return FailureReason.OUT_OF_MEMORY
-    return FailureReason.USER_ERROR
+def _prepare(
+    operation: Operation, checkpoints: Sequence[Checkpoint], delivery: Delivery
+) -> Preparation:
+    import_ahead()
+    from ktrdr.driver.preparation import prepare
+
+    return prepare(operation, checkpoints, delivery)
+
+
+def import_ahead() -> None:
+    """Import what a training needs and takes seconds.
+
+    One thread at a time: two that import the same circle at once can see half of a module.
+    """
+    with _IMPORTING:
+        from ktrdr.driver import finish, preparation, ray_train  # noqa: F401
+
+
+def _fail(delivery: Delivery, error: Exception) -> None:
+    from ktrdr.driver.finish import reason_of
+
+    try:
+        delivery.fail(reason_of(error), describe(error))
+    except OVER as over:
+        log.info("the attempt is over: %s", over)

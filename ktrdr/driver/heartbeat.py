@@ -14,37 +14,8 @@ import psutil
 from ktrdr.operations.types import Phase
 
 if TYPE_CHECKING:
-    from ktrdr.driver.delivery import Reporter
+    from ktrdr.driver.delivery import Delivery
     from ktrdr.training.context import LiveProgress
-
-
-class Vitals:
-    """Reads what the training thread leaves behind; never waits for it."""
-
-    def __init__(self) -> None:
-        self._host = socket.gethostname()
-        self._pid = os.getpid()
-        self._process_started_at = psutil.Process().create_time()
-        self._source: tuple[LiveProgress, Reporter] | None = None
-
-    def follow(self, progress: LiveProgress, reporter: Reporter) -> None:
-        """From now on an attempt is under way here."""
-        self._source = progress, reporter
-
-    def pulse(self) -> Heartbeat:
-        this = self._host, self._pid, self._process_started_at
-        if self._source is None:
-            return Heartbeat(*this, Phase.STARTING)
-        progress, reporter = self._source
-        return Heartbeat(*this, reporter.phase, progress.step, progress.batches)
-
-
-def stacks() -> str:
-    """What every thread of this process is doing, the most recent call first."""
-    with tempfile.TemporaryFile() as file:
-        faulthandler.dump_traceback(file)
-        file.seek(0)
-        return file.read().decode(errors="replace")
 
 
 @dataclass(frozen=True)
@@ -60,3 +31,29 @@ class Heartbeat:
     """Batches done since the beginning."""
     batches: int = 0
     """Batches per epoch; 0 until the data are there."""
+
+
+class HeartbeatSource:
+    """Reads what the training thread leaves behind; never waits for it."""
+
+    def __init__(self) -> None:
+        self._process = socket.gethostname(), os.getpid(), psutil.Process().create_time()
+        self._source: tuple[LiveProgress, Delivery] | None = None
+
+    def follow(self, progress: LiveProgress, delivery: Delivery) -> None:
+        """Take phase and position from these: an attempt is under way."""
+        self._source = progress, delivery
+
+    def heartbeat(self) -> Heartbeat:
+        if self._source is None:
+            return Heartbeat(*self._process, Phase.STARTING)
+        progress, delivery = self._source
+        return Heartbeat(*self._process, delivery.phase, progress.step, progress.batches)
+
+
+def stacks() -> str:
+    """Return what every thread of this process is doing, the most recent call first."""
+    with tempfile.TemporaryFile() as file:
+        faulthandler.dump_traceback(file)
+        file.seek(0)
+        return file.read().decode(errors="replace")

@@ -2,90 +2,54 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import ray.train
-from ray.train import (
-    Checkpoint as RayCheckpoint,
-)
-from ray.train import (
-    CheckpointUploadMode,
-    FailureConfig,
-    RunConfig,
-    ScalingConfig,
-)
+from ray.train import Checkpoint as RayCheckpoint
+from ray.train import CheckpointUploadMode, FailureConfig, RunConfig, ScalingConfig
 from ray.train.torch import TorchTrainer
 
 from ktrdr.checkpoints.layout import operation_folder
-from ktrdr.driver.actor_call import DEADLINE_S, Link
-from ktrdr.driver.delivery import Reporter
-from ktrdr.driver.outbox import Outbox
-from ktrdr.errors import Conflict, KtrdrError, StoreUnavailable
-from ktrdr.features.dataset import Dataset
-from ktrdr.operations.types import (
-    HistoryRow,
-    NewCheckpoint,
-    Phase,
-    StopKind,
-    TrainingWarning,
-)
+from ktrdr.driver.delivery import Delivery
+from ktrdr.driver.preparation import Preparation
+from ktrdr.operations.types import HistoryRow, NewCheckpoint, Operation, Phase, StopKind
 from ktrdr.storage.root import Storage
 from ktrdr.training.context import LiveProgress
-from ktrdr.training.resume import restore_from_checkpoint
-from ktrdr.training.trainer import Completed, Stopped, TrainingJob, fit
+from ktrdr.training.trainer import Completed, Stopped, fit
 
 _NO_RESTARTS: Any = FailureConfig(  # type: ignore[call-arg]  # the checker sees Ray Train v1's
     max_failures=0, max_preemption_failures=0, controller_failure_limit=0
 )
 
 
-PATIENCE_S = 5.0
-"""How long a checkpoint waits for its row before it is left to follow: training goes on anyway."""
-
-
-@dataclass(frozen=True)
-class ResumeCheckpoint:
-    """The checkpoint that an attempt goes on from."""
-
-    directory: Path
-
-
 class RayContext:
-    """The loop's side of a driver: reports through the actor, commits rows, hears of stops."""
+    """The training loop's context in a driver: what it is told goes to the delivery."""
 
     rank = 0
     world_size = 1
 
-    def __init__(self, link: Link, storage: Storage, stop_kind: Callable[[], StopKind | None]):
-        self.link = link
-        self.storage = storage
-        self.operation_id = link.operation_id
-        self.attempt = link.attempt
-        self.progress = LiveProgress()
-        self._stop_kind = stop_kind
-        self._refused: KtrdrError | None = None
-        self._outbox = Outbox(
-            lambda verb, argument, deadline_s: link.ask(verb, argument, deadline_s=deadline_s)
-        )
-        self.reporter = Reporter(
-            lambda report: link.ask("report", report),
-            self._sample,
-            self._remember_refusal,
-            self._catch_up,
-        )
+    def __init__(
+        self,
+        operation: Operation,
+        delivery: Delivery,
+        progress: LiveProgress,
+        stop_requested: Callable[[], StopKind | None],
+    ) -> None:
+        self.storage = Storage(Path(operation.plan.storage))
+        self.operation_id = operation.operation_id
+        self.attempt = operation.attempt
+        self.progress = progress
+        self._delivery = delivery
+        self._stop_requested = stop_requested
 
     @property
     def stop_requested(self) -> StopKind | None:
-        if self._refused is not None:
-            raise self._refused
-        return self._stop_kind()
+        return self._stop_requested()
 
     def clock(self) -> float:
         return time.monotonic()
@@ -94,22 +58,14 @@ class RayContext:
         return datetime.now(UTC)
 
     def enter(self, phase: Phase) -> None:
-        self.reporter.enter(phase)
+        self._delivery.enter(phase)
 
     def epoch_finished(self, row: HistoryRow) -> None:
-        self.reporter.epoch_finished(row)
+        self._delivery.epoch_finished(row)
 
     def commit(self, checkpoint: NewCheckpoint) -> None:
-        """Reports first, then the fenced row; then Ray Train hears of the directory.
-
-        While the actor is away the row waits.
-        """
-        self._outbox.put("commit_checkpoint", checkpoint)
-        try:
-            self.reporter.flush(PATIENCE_S)
-            self._outbox.deliver(PATIENCE_S)
-        except StoreUnavailable:
-            return
+        """Queue the fenced row, and tell Ray Train of the directory, which is durable already."""
+        self._delivery.commit(checkpoint)
         ray.train.report(
             {"epoch": checkpoint.epoch, "batch": checkpoint.batch},
             checkpoint=RayCheckpoint(str(self.storage.at(checkpoint.path))),
@@ -117,29 +73,11 @@ class RayContext:
         )
 
     def warn(self, code: str, message: str) -> None:
-        self._outbox.put("warn", TrainingWarning(code, message))
-        self._catch_up()
-
-    def settle(self) -> None:
-        """Wait until all that was said and committed is in the store; raises what refused it."""
-        self.reporter.flush()
-        self._outbox.deliver(DEADLINE_S)
-
-    def _catch_up(self) -> None:
-        with contextlib.suppress(StoreUnavailable):  # the next report tries again
-            self._outbox.deliver(PATIENCE_S)
-
-    def _sample(self) -> Any:
-        return self.progress.sample() if self.progress.epochs else None
-
-    def _remember_refusal(self, error: KtrdrError) -> None:
-        self._refused = error
+        self._delivery.warn(code, message)
 
 
-def train(
-    job: TrainingJob, dataset: Dataset, context: RayContext, seed: ResumeCheckpoint | None
-) -> Completed | Stopped:
-    """Run a new `TorchTrainer`, seeded from a checkpoint's directory, to its end or stop.
+def train(prepared: Preparation, context: RayContext) -> Completed | Stopped:
+    """Run a new `TorchTrainer` to its end or stop, seeded through its `train_loop_config`.
 
     Ray Train's own restarts are off: another execution is another attempt. What the loop raises
     comes out as it is.
@@ -147,20 +85,15 @@ def train(
     outcome: list[Completed | Stopped | Exception] = []
 
     def loop(config: dict[str, Any]) -> None:
-        directory = config["checkpoint"]
         try:
-            resume = restore_from_checkpoint(RayCheckpoint(directory)) if directory else None
-            # Its rows may never have reached the store: rows that are there already stay the same.
-            for row in resume.training_history if resume is not None else ():
-                context.epoch_finished(row)
-            outcome.append(fit(job, dataset, context, resume))
+            outcome.append(fit(prepared.job, prepared.dataset, context, config["resume"]))
         except Exception as error:
             outcome.append(error)
             raise
 
     trainer = TorchTrainer(
         loop,
-        train_loop_config={"checkpoint": str(seed.directory) if seed else None},
+        train_loop_config={"resume": prepared.resume},
         scaling_config=ScalingConfig(num_workers=0, use_gpu=False),
         run_config=RunConfig(
             name=f"attempt-{context.attempt:04d}",
@@ -176,8 +109,3 @@ def train(
     if isinstance(outcome[0], Exception):
         raise outcome[0]
     return outcome[0]
-
-
-def refused(error: BaseException) -> bool:
-    """Whether the attempt is over for everybody else: then it has nothing more to say."""
-    return isinstance(error, Conflict) and error.code in ("STALE_ATTEMPT", "ILLEGAL_TRANSITION")

@@ -17,7 +17,7 @@ from ktrdr.operations.attempt_end import AttemptEnd
 from ktrdr.operations.event_replay import inconsistency
 from ktrdr.operations.lease import lease_expired, lease_from, ownerless
 from ktrdr.operations.ports import Reader, Store, Transaction
-from ktrdr.operations.retry import repeating
+from ktrdr.operations.retry import retrying
 from ktrdr.operations.transition_records import TransitionRecord, check_running
 from ktrdr.operations.types import (
     Adoption,
@@ -46,7 +46,7 @@ from ktrdr.operations.types import (
 NOTHING_TO_ADOPT = Adoption()
 
 
-@repeating
+@retrying
 class OperationsService:
     def __init__(self, store: Store) -> None:
         self._store = store
@@ -68,11 +68,11 @@ class OperationsService:
                 tx, transitions.submit(operation_id, request, plan, owner, request_id, now)
             )
 
-    def start(self, operation_id: str, owner_id: str) -> Operation:
-        """Begin attempt 1; StaleAttempt when the row is another owner's."""
+    def start(self, operation_id: str, owner_id: str, driver: str | None = None) -> Operation:
+        """Begin attempt 1, run by the actor of this name; StaleAttempt for another's row."""
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
-            return _apply(tx, transitions.start(row, owner_id, tx.now()))
+            return _apply(tx, transitions.start(row, owner_id, tx.now(), driver))
 
     def queue(self, operation_id: str, owner_id: str, waiting_for: str) -> Operation:
         """Say what a pending operation waits for; the same again changes nothing."""
@@ -81,11 +81,13 @@ class OperationsService:
             step = transitions.queue(row, owner_id, waiting_for, tx.now())
             return _apply(tx, step) if step is not None else row
 
-    def launch(self, operation_id: str, attempt: int, owner_id: str) -> Operation:
+    def launch(
+        self, operation_id: str, attempt: int, owner_id: str, driver: str | None = None
+    ) -> Operation:
         """Say that a restarted or resumed attempt is now given a driver; once per attempt."""
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
-            return _apply(tx, transitions.launch(row, attempt, owner_id, tx.now()))
+            return _apply(tx, transitions.launch(row, attempt, owner_id, tx.now(), driver))
 
     def wait(self, operation_id: str, attempt: int, owner_id: str, waiting_for: str) -> Operation:
         """Say what an attempt waits for before its driver runs; the same again changes nothing."""
@@ -94,17 +96,32 @@ class OperationsService:
             step = transitions.wait(row, attempt, owner_id, waiting_for, tx.now())
             return _apply(tx, step) if step is not None else row
 
+    def read_attempt(
+        self, operation_id: str, attempt: int
+    ) -> tuple[Operation, tuple[Checkpoint, ...]]:
+        """Return the row that an attempt runs, and all checkpoint rows, superseded ones too.
+
+        Raise StaleAttempt or IllegalTransition when the attempt is over.
+        """
+        with self._store.read() as view:
+            row = _found(view, operation_id)
+            check_running(row, attempt)
+            return row, view.checkpoints(operation_id)
+
     def report(self, operation_id: str, attempt: int, report: Report) -> None:
-        """Write progress and history; a sequence already seen changes nothing.
+        """Write progress, history and warnings; a sequence already seen changes nothing.
 
         Raise StaleAttempt or IllegalTransition when the attempt is over: the driver must stop.
         """
         with self._store.transaction() as tx:
-            row = _locked(tx, operation_id)
+            row, now = _locked(tx, operation_id), tx.now()
             held = tx.checkpoints(operation_id) if report.restored else ()
-            step = transitions.report(row, attempt, report, held, tx.now())
-            if step is not None:
-                tx.apply(step)
+            step = transitions.report(row, attempt, report, held, now)
+            if step is None:
+                return
+            row = _apply(tx, step)
+            for warning in report.warnings:
+                row = _apply(tx, transitions.warn(row, attempt, warning, now))
 
     def warn(self, operation_id: str, attempt: int, warning: TrainingWarning) -> None:
         """Write down a trouble that training survives."""

@@ -107,9 +107,10 @@ RULES = (
         Transition.WARN,
         (_RUNNING,),
         (_RUNNING,),
-        "driver",
+        "driver or owner",
         "warned",
-        "attempt; adds to the row's warnings: a trouble that training survives",
+        "attempt; adds to the row's warnings: a trouble that training survives; a driver's are part"
+        " of its numbered reports, so that none counts twice",
     ),
     Rule(
         Transition.COMMIT_CHECKPOINT,

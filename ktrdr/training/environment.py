@@ -11,13 +11,18 @@ from typing import Any
 _DISTRIBUTIONS = ("torch", "numpy", "polars", "TA-Lib", "ktrdr")
 
 
+def package_versions() -> dict[str, str]:
+    """Return the part of an environment that is known without torch, wherever this runs."""
+    return {name: version(name) for name in _DISTRIBUTIONS}
+
+
 def environment(device: str, workers: int, threads: int) -> dict[str, Any]:
     """Versions, processor and shape of this run; a resume is exact only where all are equal."""
     import torch
 
     kind = torch.cuda.get_device_name(device) if device.startswith("cuda") else device
     return {
-        **{name: version(name) for name in _DISTRIBUTIONS},
+        **package_versions(),
         "cpu_capability": torch.backends.cpu.get_cpu_capability(),
         "mkl_cbwr": os.environ.get("MKL_CBWR"),
         "architecture": platform.machine(),

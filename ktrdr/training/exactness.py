@@ -12,14 +12,13 @@ from ktrdr.operations.types import (
     ResumedFrom,
 )
 from ktrdr.strategy.differences import differences
+from ktrdr.training.environment import differences as of_environment
 
 
 def resumed_from(
     chosen: Checkpoint, manifest: Manifest, plan: Plan, environment: Mapping[str, Any]
 ) -> ResumedFrom:
-    """What an attempt of this plan, in this environment, makes of a checkpoint."""
-    from ktrdr.training.environment import differences as of_environment
-
+    """Return what an attempt of this plan, in this environment, makes of a checkpoint."""
     differing = [
         *_of_strategy(plan, manifest.strategy_fingerprint),
         *of_environment(manifest.environment, environment),

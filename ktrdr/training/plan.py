@@ -1,9 +1,9 @@
-"""What a plan trains on, and what its checkpoints say of it: all that needs neither row nor Ray."""
+"""What a plan trains on, and what its checkpoints say of it; to load it needs no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from ktrdr.checkpoints.manifest import Provenance
@@ -16,10 +16,21 @@ from ktrdr.features.dataset import Dataset
 from ktrdr.operations.types import Plan, Request
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.environment import environment
-from ktrdr.training.trainer import TrainingJob
 
 DEVICE, WORKERS, THREADS = "cpu", 1, 1
 _ADVICE = "import the old ones again to resume, or train anew"
+
+
+@dataclass(frozen=True)
+class TrainingJob:
+    """What to train, and what its checkpoints say about it."""
+
+    strategy: Strategy
+    """The effective one: epochs and seed are those of the request."""
+    provenance: Provenance
+    device: str
+    threads: int
+    """Intra-op threads of torch."""
 
 
 def planned_dataset(request: Request, plan: Plan, strategy: Strategy) -> Dataset:

@@ -10,15 +10,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ktrdr.checkpoints.manifest import Provenance
 from ktrdr.errors import Conflict
 from ktrdr.features.dataset import Dataset
 from ktrdr.operations.types import CheckpointType, HistoryRow, NewCheckpoint, Phase, StopKind
-from ktrdr.strategy.schema import Strategy
 from ktrdr.training.checkpoint_writer import CheckpointWriter, Position
 from ktrdr.training.context import Context
 from ktrdr.training.learner import Device, Learner
 from ktrdr.training.live_metrics import LiveMetrics
+from ktrdr.training.plan import TrainingJob
 from ktrdr.training.resume import TrainingResumeContext
 from ktrdr.training.state import NonFiniteLoss
 from ktrdr.training.weights import weights_digest
@@ -28,18 +27,6 @@ _CHECKPOINT_OF_STOP = {
     StopKind.SHUTDOWN: CheckpointType.SHUTDOWN,
     StopKind.DRAIN: CheckpointType.DRAIN,
 }
-
-
-@dataclass(frozen=True)
-class TrainingJob:
-    """What to train, and what its checkpoints say about it."""
-
-    strategy: Strategy
-    """The effective one: epochs and seed are those of the request."""
-    provenance: Provenance
-    device: str
-    threads: int
-    """Intra-op threads of torch."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -1,13 +1,37 @@
-"""Whether an operation has a live owner, as far as this process can see."""
+"""The owner of an operation: whether it lives, and what to do when it just ends."""
 
 from __future__ import annotations
 
 import socket
+import time
+from collections.abc import Callable
 from datetime import datetime
+from typing import TypeVar
 
+from ktrdr.errors import OwnerClosing
 from ktrdr.operations.lease import lease_expired
 from ktrdr.operations.types import Operation, Owner, OwnerKind
 from ktrdr.processes import lives
+
+T = TypeVar("T")
+
+_TRIES = 5
+"""A cluster that ends just now is followed by a new one, which stays for a while."""
+_PAUSE_S = 0.1
+
+
+def retried_when_closing(write: Callable[[], T]) -> T:
+    """Do a guarded write that names an owner, anew when that one ends just now.
+
+    Raises:
+        OwnerClosing: one owner after the other ended.
+    """
+    for _ in range(_TRIES - 1):
+        try:
+            return write()
+        except OwnerClosing:
+            time.sleep(_PAUSE_S)
+    return write()
 
 
 def seen_dead(owner: Owner) -> bool:

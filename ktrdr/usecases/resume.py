@@ -7,8 +7,9 @@ loser learns that somebody else resumed first, not of a puzzle that this made.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +30,9 @@ from ktrdr.storage.root import Storage
 from ktrdr.strategy import loading
 from ktrdr.strategy.differences import Difference, Progressed, differences, refusal
 from ktrdr.strategy.schema import Strategy
+from ktrdr.training.environment import package_versions
 from ktrdr.training.exactness import resumed_from
+from ktrdr.training.plan import check_planned_data
 from ktrdr.usecases.ownership import seen_dead
 
 _TRIES = 5  # a chosen checkpoint can be doomed meanwhile only by an attempt that still commits
@@ -45,9 +48,15 @@ class ResumeOptions:
 
 
 def claim(
-    service: OperationsService, store_id: str, owner: Owner, operation_id: str, wish: ResumeOptions
+    service: OperationsService,
+    store_id: str,
+    owner: Callable[[], Owner],
+    operation_id: str,
+    wish: ResumeOptions,
 ) -> Operation:
-    """Take a stopped operation into its next attempt, owned by `owner`.
+    """Take a stopped operation into its next attempt.
+
+    `owner` is asked who is to have it once every check has passed.
 
     Raises:
         OperationNotFound, OperationNotResumable, CheckpointNotFound, CheckpointCorrupted,
@@ -67,13 +76,17 @@ class _ChosenIsGone(CheckpointNotFound):
 
 
 def _claim_once(
-    service: OperationsService, store_id: str, owner: Owner, operation_id: str, wish: ResumeOptions
+    service: OperationsService,
+    store_id: str,
+    owner: Callable[[], Owner],
+    operation_id: str,
+    wish: ResumeOptions,
 ) -> Operation:
     row = service.get(operation_id)
     dead = row.owner.id if seen_dead(row.owner) else None
     service.check_resumable(row, dead)
     try:
-        resumption = _checked(service, store_id, owner, row, wish)
+        checked = _checked(service, store_id, row, wish)
     except KtrdrError:
         now = service.get(operation_id)
         service.check_resumable(now, dead)
@@ -81,14 +94,15 @@ def _claim_once(
             check_resumable(now, row.attempt)
         raise
     try:
-        return service.try_resume(operation_id, row.attempt, resumption, dead)
+        return service.try_resume(operation_id, row.attempt, checked(owner()), dead)
     except CheckpointNotFound as error:
         raise _ChosenIsGone(error.message) from None
 
 
 def _checked(
-    service: OperationsService, store_id: str, owner: Owner, row: Operation, wish: ResumeOptions
-) -> Resumption:
+    service: OperationsService, store_id: str, row: Operation, wish: ResumeOptions
+) -> Callable[[Owner], Resumption]:
+    """Make every check; what is to be written lacks only the owner."""
     storage = Storage(Path(row.plan.storage))
     storage.check(store_id)
     rows = service.checkpoints(row.operation_id)
@@ -99,10 +113,13 @@ def _checked(
         )
     chosen, manifest, passed_over = latest_good(storage, rows)
     strategy, request, plan = _strategy(row, chosen, wish)
-    source = resumed_from(chosen, manifest, plan, _environment(request, plan, strategy))
-    return Resumption(
-        checkpoint_id=chosen.id,
-        owner=owner,
+    check_planned_data(request, plan, strategy)
+    # What the driver will find; it compares its own environment when it starts.
+    expected = {**manifest.environment, **package_versions()}
+    source = resumed_from(chosen, manifest, plan, expected)
+    return partial(
+        Resumption,
+        chosen.id,
         request_id=secrets.token_hex(16),
         resumed_from=source,
         plan=plan,
@@ -110,15 +127,6 @@ def _checked(
         request=request,
         restored=_restored(chosen, manifest, plan),
     )
-
-
-def _environment(request: Request, plan: Plan, strategy: Strategy) -> Mapping[str, Any]:
-    """Where the next attempt will train, once its data are seen to be those of the checkpoint."""
-    from ktrdr.training.environment import environment
-    from ktrdr.training.plan import DEVICE, THREADS, WORKERS, check_planned_data
-
-    check_planned_data(request, plan, strategy)
-    return environment(DEVICE, WORKERS, THREADS)
 
 
 def _strategy(

@@ -88,7 +88,7 @@ def test_a_resume_passes_over_what_verify_found_and_only_then_flags_it(
     assert ktrdr("operations", "resume", stopped.id, "--json").error["code"] == "STRATEGY_NOT_FOUND"
     assert stopped.checkpoints()[-1]["unusable"] is None
     site.strategy.write_text(strategy)
-    record = stopped.claim_resume()
+    record = stopped.resume()
     assert record["resumed_from"]["epoch"] == 2
     assert record["resumed_from"]["batch"] == 0
     flagged = [c for c in stopped.checkpoints() if c["unusable"]]

@@ -14,6 +14,7 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
+from local_cluster import RowsClient
 from running import PROGRAM, Run
 from stopped_training import Site
 
@@ -113,11 +114,11 @@ def test_ctrl_c_cancels_all_folds_and_each_can_be_resumed_alone(
 def check_resumed(home: Path, strategy: Path, cancelled: dict[str, Any]) -> None:
     """Its last attempt, in this process, ends as a training of that fold that nobody stopped."""
     fold = cancelled["request"]["fold"]
-    with Client(read_settings({}, home=home)) as client:
+    with RowsClient(read_settings({}, home=home)) as client:
         site = Site(client, strategy)
         resumed = client.operation(cancelled["operation_id"])
-        resumed.claim_resume()
-        straight = client.submit_folds(strategy, epochs=EPOCHS)[fold - 1]
+        resumed.resume()
+        straight = client.train_folds(strategy, epochs=EPOCHS)[fold - 1]
         site.service.start(straight.id, site.row(straight).owner.id)
         one, two = site.completed(resumed), site.completed(straight)
         assert (one.weights_digest, one.epochs) == (two.weights_digest, EPOCHS)

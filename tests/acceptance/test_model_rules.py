@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 from running import Run
 from stopped_training import Site, make_site
+from trained_model import complete
 
 from ktrdr.client import Operation
-from ktrdr.driver.finish import Work, complete
 from ktrdr.errors import OutputLost
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
-from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Operation as Row
 from ktrdr.reports.plots import write_png
 from ktrdr.storage.root import Storage
 from ktrdr.strategy.loading import validate_strategy
@@ -29,23 +24,6 @@ from ktrdr.training.trainer import Completed, fit
 
 PNG = b"\x89PNG\r\n\x1a\n"
 RULES = 6
-
-
-@dataclass(frozen=True)
-class ServiceLine:
-    """Asks the service without an actor between."""
-
-    service: OperationsService
-    row: Row
-
-    def ask(self, verb: str, *arguments: Any) -> Any:
-        return getattr(self.service, verb)(self.row.operation_id, self.row.attempt, *arguments)
-
-    def brief(self) -> Any:
-        return self.service.get(self.row.operation_id), ()
-
-    def forget_checkpoints(self, ids: tuple[int, ...]) -> None:
-        self.service.forget_checkpoints(self.row.operation_id, ids)
 
 
 def small_dataset() -> Dataset:
@@ -79,8 +57,7 @@ def train(site: Site, operation: Operation, dataset: Dataset) -> None:
     job = planned_job(row.request, row.plan, strategy, dataset)
     outcome = fit(job, dataset, LocalContext(storage, row.operation_id, row.attempt), None)
     assert isinstance(outcome, Completed)
-    work = Work(ServiceLine(site.service, row), row, storage)
-    complete(work, job, dataset, outcome, datetime(2026, 1, 1, tzinfo=UTC))
+    complete(site.service, storage, row, (job, dataset, outcome))
 
 
 @pytest.fixture

@@ -303,7 +303,7 @@ def test_appended_bars_change_nothing_and_revised_ones_are_refused(site: Site) -
 
 
 def test_other_features_of_the_same_bars_are_changed_data(site: Site) -> None:
-    row = site.row(site.client.submit(site.strategy))
+    row = site.row(site.client.train(site.strategy))
     strategy = validate_strategy(row.plan.config, "the plan")
     assert planned_dataset(row.request, row.plan, strategy).digest == row.plan.dataset_digest
     with pytest.raises(DataChanged, match="other features or labels"):
@@ -317,9 +317,8 @@ def test_another_environment_is_said_to_be_inexact(site: Site) -> None:
     assert resumed["exact"] is False
     now = site.client.service.events(operation.id)[-1].details["differences"]
     assert now == resumed["differences"]
-    assert resumed["differences"][0] == "threads: 4 -> 1"
-    assert resumed["differences"][1].startswith("torch: 2.0.0 -> ")
-    assert len(resumed["differences"]) == 2
+    [difference] = resumed["differences"]  # what is known without torch: the driver says the rest
+    assert difference.startswith("torch: 2.0.0 -> ")
 
 
 # Order and atomicity ----------------------------------------------------------------------------

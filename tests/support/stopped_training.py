@@ -24,9 +24,9 @@ from ktrdr.operations.types import StopKind
 from ktrdr.settings import read_settings
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.training.context import CheckpointFolder
-from ktrdr.training.plan import planned_dataset, planned_job
+from ktrdr.training.plan import TrainingJob, planned_dataset, planned_job
 from ktrdr.training.resume import restore_from_checkpoint
-from ktrdr.training.trainer import Completed, Stopped, TrainingJob, fit
+from ktrdr.training.trainer import Completed, Stopped, fit
 
 EPOCHS = 4
 ROWS = 3000

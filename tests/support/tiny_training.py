@@ -26,8 +26,9 @@ from ktrdr.strategy.memberships import Membership
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.context import LocalContext
 from ktrdr.training.environment import environment
+from ktrdr.training.plan import TrainingJob
 from ktrdr.training.resume import TrainingResumeContext, restore_from_checkpoint
-from ktrdr.training.trainer import Completed, Stopped, TrainingJob, fit
+from ktrdr.training.trainer import Completed, Stopped, fit
 
 OPERATION = "op_training_20260101_000000_0123abcd"
 BATCHES = 4

@@ -2,37 +2,23 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from stopped_training import Site
 
-from ktrdr.driver.finish import Work, complete
+from ktrdr.driver.finish import store_model
+from ktrdr.driver.preparation import Preparation
+from ktrdr.features.dataset import Dataset
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Operation as Row
+from ktrdr.operations.types import Operation
 from ktrdr.storage.root import Storage
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.training.plan import planned_dataset, planned_job
+from ktrdr.training.plan import TrainingJob, planned_dataset, planned_job
 from ktrdr.training.trainer import Completed
 
-
-@dataclass(frozen=True)
-class Line:
-    """Asks the service without an actor between."""
-
-    service: OperationsService
-    row: Row
-
-    def ask(self, verb: str, *arguments: Any) -> Any:
-        return getattr(self.service, verb)(self.row.operation_id, self.row.attempt, *arguments)
-
-    def brief(self) -> Any:
-        return self.service.get(self.row.operation_id), ()
-
-    def forget_checkpoints(self, ids: tuple[int, ...]) -> None:
-        self.service.forget_checkpoints(self.row.operation_id, ids)
+TRAINED = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 def train(site: Site, **options: Any) -> Completed:
@@ -42,6 +28,19 @@ def train(site: Site, **options: Any) -> Completed:
     strategy = validate_strategy(row.plan.config, "the plan")
     dataset = planned_dataset(row.request, row.plan, strategy)
     job = planned_job(row.request, row.plan, strategy, dataset)
-    work = Work(Line(site.service, row), row, Storage(Path(row.plan.storage)))
-    complete(work, job, dataset, outcome, datetime(2026, 1, 1, tzinfo=UTC))
+    complete(site.service, Storage(Path(row.plan.storage)), row, (job, dataset, outcome))
     return outcome
+
+
+def complete(
+    service: OperationsService,
+    storage: Storage,
+    row: Operation,
+    trained: tuple[TrainingJob, Dataset, Completed],
+) -> None:
+    """Store the model of a training, and end its operation with it."""
+    job, dataset, outcome = trained
+    model = service.reserve_model(row.operation_id, row.attempt)
+    result = store_model(storage, model, Preparation(job, dataset), outcome, TRAINED)
+    version = model.strategy_name, model.version
+    service.finish_completed(row.operation_id, row.attempt, result, version)

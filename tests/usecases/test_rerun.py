@@ -63,7 +63,7 @@ def test_a_resume_without_a_checkpoint_names_the_command(
     row = submitted(service, tmp_path, 0)
     wish = resume.ResumeOptions()
     with pytest.raises(CheckpointNotFound, match=f"operations rerun {row.operation_id}"):
-        resume.claim(service, service.store_id(), OWNER, row.operation_id, wish)
+        resume.claim(service, service.store_id(), lambda: OWNER, row.operation_id, wish)
 
 
 @pytest.mark.parametrize(("before", "after"), [(0, 2), (3, 2), (3, 0)])

@@ -29,10 +29,10 @@ from ktrdr.storage.root import Storage
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.training.context import LocalContext
 from ktrdr.training.learner import Learner
-from ktrdr.training.plan import planned_dataset, planned_job
+from ktrdr.training.plan import TrainingJob, planned_dataset, planned_job
 from ktrdr.training.resume import restore_from_checkpoint
 from ktrdr.training.state import NonFiniteLoss, Snapshot, plain_random_state
-from ktrdr.training.trainer import Completed, TrainingJob, fit
+from ktrdr.training.trainer import Completed, fit
 from ktrdr.training.weights import weights_digest
 from ktrdr.usecases.verify_resume.shared_counters import (
     OPERATION_ID,
