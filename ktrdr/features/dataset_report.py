@@ -99,17 +99,17 @@ class DatasetReport:
         )
 
 
-def report_dataset(subject: PipelineRun) -> DatasetReport:
+def report_dataset(run: PipelineRun) -> DatasetReport:
     return DatasetReport(
-        _labels(subject),
-        tuple(facts for fold in subject.folds for facts in _splits(subject, fold)),
-        tuple(_features(subject)),
+        _labels(run),
+        tuple(facts for fold in run.folds for facts in _splits(run, fold)),
+        tuple(_features(run)),
     )
 
 
-def _labels(subject: PipelineRun) -> LabelFacts:
-    spec = subject.strategy.training
-    ahead = [(one.rows.known_at - one.rows.bars)[one.rows.is_sample] for one in subject.symbols]
+def _labels(run: PipelineRun) -> LabelFacts:
+    spec = run.strategy.training
+    ahead = [(one.rows.known_at - one.rows.bars)[one.rows.is_sample] for one in run.symbols]
     return LabelFacts(
         source=spec.labels.source,
         horizon=spec.labels.horizon,
@@ -119,17 +119,17 @@ def _labels(subject: PipelineRun) -> LabelFacts:
     )
 
 
-def _splits(subject: PipelineRun, fold: Fold) -> Iterator[SplitFacts]:
+def _splits(run: PipelineRun, fold: Fold) -> Iterator[SplitFacts]:
     for name in SPLITS:
-        for place in range(len(subject.symbols)):
+        for place in range(len(run.symbols)):
             if any(piece.split == name for piece in fold.stretches):
-                yield _split(subject, fold, name, place)
+                yield _split(run, fold, name, place)
 
 
-def _split(subject: PipelineRun, fold: Fold, name: str, place: int) -> SplitFacts:
-    one, data = subject.symbols[place], fold.dataset
+def _split(run: PipelineRun, fold: Fold, name: str, place: int) -> SplitFacts:
+    one, data = run.symbols[place], fold.dataset
     rows = _rows_of(data, name, one.symbol)
-    inside = data.samples(getattr(data.splits, name), subject.strategy.model.sequence_length)
+    inside = data.samples(getattr(data.splits, name), run.strategy.model.sequence_length)
     samples = np.intersect1d(inside, rows, assume_unique=True)
     labels, stamps = data.labels[samples], data.timestamps[rows]
     names = data.class_names
@@ -171,10 +171,10 @@ def _purged(one: SymbolRows, fold: Fold, name: str, place: int) -> int:
     return count
 
 
-def _features(subject: PipelineRun) -> Iterator[FeatureFacts]:
-    data = subject.folds[0].dataset
+def _features(run: PipelineRun) -> Iterator[FeatureFacts]:
+    data = run.folds[0].dataset
     seen, column = dict[bytes, str](), 0
-    for group, transform in zip(input_groups(subject.strategy), data.transforms, strict=True):
+    for group, transform in zip(input_groups(run.strategy), data.transforms, strict=True):
         width = len(transform.columns)
         block = np.ascontiguousarray(data.inputs[:, column : column + width].T)
         uncovered = _uncovered(group, data, block, column)

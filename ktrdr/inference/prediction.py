@@ -122,7 +122,7 @@ def bars_between(base: Bars, start_us: int | None, end_us: int | None) -> tuple[
 
 def transforms_of(model: TrainedNetwork) -> tuple[Transform, ...]:
     """Those of its training; a model of an earlier version has only what its strategy says."""
-    return model.recipe.transforms or unfitted(model.strategy)
+    return model.input_schema.transforms or unfitted(model.strategy)
 
 
 def at_timeframes(strategy: Strategy, timeframes: tuple[str, ...]) -> Strategy:

@@ -20,7 +20,7 @@ _NUM_STRONGEST = 3
 
 
 @dataclass(frozen=True)
-class Rule:
+class FuzzyRule:
     """A rule; what it says holds where it fires alone.
 
     `weight` is what its firing counts beside the others', 1 before training. `support` is its mean
@@ -73,7 +73,7 @@ class FuzzyInput:
     curves: tuple[MovedCurve, ...]
 
 
-def rules_of(model: LoadedModel) -> list[Rule]:
+def rules_of(model: LoadedModel) -> list[FuzzyRule]:
     """The rules of a stored model; Usage where its type has none."""
     return read_rules(_rule_base(model), model.columns, model.class_names)
 
@@ -85,7 +85,7 @@ def inputs_of(model: LoadedModel) -> list[FuzzyInput]:
 
 def read_rules(
     module: NeuroFuzzyNetwork, columns: Sequence[InputColumn], class_names: Sequence[str]
-) -> list[Rule]:
+) -> list[FuzzyRule]:
     """All rules, the weightiest first; of equal weights those with more support.
 
     `class_names` is empty for a regression.
@@ -98,7 +98,7 @@ def read_rules(
         contributions = module.constants[place].tolist()
         best = max(range(len(names)), key=contributions.__getitem__)
         rules.append(
-            Rule(
+            FuzzyRule(
                 number=place + 1,
                 conditions=tuple(
                     (column.name, column.memberships[member][0])

@@ -16,16 +16,16 @@ from ktrdr.usecases.verify_resume import verification
 from ktrdr.usecases.verify_resume.comparison import StateDifference, first_difference
 from ktrdr.usecases.verify_resume.interruptions import (
     Extent,
-    Kill,
     KillTrigger,
-    Stop,
+    PlannedKill,
+    PlannedStop,
     sample,
 )
 from ktrdr.usecases.verify_resume.shared_counters import (
     EpochLog,
     EpochRecord,
     SharedCounters,
-    Training,
+    TrainingRecord,
     open_counters,
     read_training,
     write_outcome,
@@ -138,8 +138,8 @@ def test_interruptions_are_a_mix_within_the_training_that_a_seed_repeats(
         assert sampled == sample(seed, 6, extent)
         assert sampled == sorted(sampled, key=lambda one: one.step)
         assert all(0 <= one.step < extent.steps for one in sampled)
-        kills = [one for one in sampled if isinstance(one, Kill)]
-        assert sum(isinstance(one, Stop) for one in sampled) == 2
+        kills = [one for one in sampled if isinstance(one, PlannedKill)]
+        assert sum(isinstance(one, PlannedStop) for one in sampled) == 2
         assert sum(one.disk_calls > 0 for one in kills) == 2
         assert all(one.until <= extent.steps for one in kills)
     assert sample(1, 6, Extent(60, 6, 3)) != sample(2, 6, Extent(60, 6, 3))
@@ -159,7 +159,7 @@ def test_a_kill_in_a_save_waits_for_the_disk_but_not_for_ever(tmp_path: Path) ->
         return trigger.due
 
     counters = open_counters(tmp_path / "counters")
-    trigger = KillTrigger(Kill(step=5, disk_calls=3, until=9, delay_s=0.0), counters)
+    trigger = KillTrigger(PlannedKill(step=5, disk_calls=3, until=9, delay_s=0.0), counters)
     assert not shown(4, 7)
     assert not shown(5, 8)
     assert not shown(6, 10)
@@ -168,10 +168,10 @@ def test_a_kill_in_a_save_waits_for_the_disk_but_not_for_ever(tmp_path: Path) ->
     assert shown(0, 0, held=1)
 
 
-def training(*records: tuple[int, int, str]) -> Training:
+def training(*records: tuple[int, int, str]) -> TrainingRecord:
     """What (attempt, epoch, state) recorded."""
     epochs = tuple(
         EpochRecord(attempt, epoch, {"weights": state, "metrics": {"val_loss": ord(state)}})
         for attempt, epoch, state in records
     )
-    return Training(epochs, OUTCOME)
+    return TrainingRecord(epochs, OUTCOME)

@@ -34,7 +34,7 @@ def _on_circle(places: IntArray, count: int) -> Outputs:
     return sines[places], cosines[places]
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "hour_of_day": IndicatorDefinition(_hour, lambda _: (0, 0)),
     "day_of_week": IndicatorDefinition(_weekday, lambda _: (0, 0)),
 }

@@ -159,7 +159,7 @@ def _aroon(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
     return up, down, up - down
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "rsi": of_series(talib.RSI, extra=0),
     "roc": of_series(talib.ROC, extra=0),
     "momentum": of_series(talib.MOM, extra=0),

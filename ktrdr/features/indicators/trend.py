@@ -68,7 +68,7 @@ def _periods(p: Parameters) -> tuple[int, int, int]:
     return whole(p, "tenkan_period"), whole(p, "kijun_period"), whole(p, "senkou_b_period")
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "adx": IndicatorDefinition(_adx, lambda p: (2 * whole(p) - 1, whole(p), whole(p))),
     "supertrend": IndicatorDefinition(_supertrend, lambda p: (whole(p),) * 2),
     "parabolicsar": IndicatorDefinition(_parabolic, lambda _: (1,)),

@@ -53,7 +53,7 @@ def _volume_ratio(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
     return (ratio(bars.volume, rolling_mean(bars.volume, whole(p)), otherwise=1.0),)
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "obv": IndicatorDefinition(
         lambda bars, _, __: (talib.OBV(bars.close, bars.volume),), lambda _: (0,)
     ),

@@ -53,7 +53,7 @@ class PipelineRun:
     folds: tuple[Fold, ...]
 
 
-def make_subject(strategy: Strategy, market: Market) -> PipelineRun:
+def run_pipeline(strategy: Strategy, market: Market) -> PipelineRun:
     """Compute everything once. Raises InvalidData as `build_dataset` does."""
     spec = strategy.training.data_split
     datasets = {

@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ktrdr.data.bars import FloatArray, IntArray
-from ktrdr.inference.evaluation.rows import JudgedRows
+from ktrdr.inference.evaluation.rows import EvaluatedRows
 from ktrdr.inference.evaluation.scores import ratio
 
 _POSITIONS = {
@@ -55,7 +55,7 @@ class Equity:
 
 
 def trading(
-    parts: Sequence[JudgedRows], class_names: Sequence[str], cost: float
+    parts: Sequence[EvaluatedRows], class_names: Sequence[str], cost: float
 ) -> tuple[dict[str, Any] | None, Equity | None]:
     """The figures and the curves of following the answers, beside buying and holding.
 

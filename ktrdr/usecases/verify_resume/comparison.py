@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ktrdr.usecases.verify_resume.shared_counters import EpochRecord, Training
+from ktrdr.usecases.verify_resume.shared_counters import EpochRecord, TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,9 @@ class StateDifference:
     """What differs, such as `weights` or `metrics.val_loss`."""
 
 
-def first_difference(straight: Training, interrupted: Training) -> StateDifference | None:
+def first_difference(
+    straight: TrainingRecord, interrupted: TrainingRecord
+) -> StateDifference | None:
     """None when every state of every epoch, also of those done twice, and the outcome are equal."""
     expected = {record.epoch: record.parts for record in straight.epochs}
     found = [

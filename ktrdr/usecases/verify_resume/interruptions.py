@@ -14,7 +14,7 @@ _CALLS_OF_A_SAVE = 20
 
 
 @dataclass(frozen=True)
-class Stop:
+class PlannedStop:
     """Ask for a stop once `step` batches are done."""
 
     step: int
@@ -25,7 +25,7 @@ class Stop:
 
 
 @dataclass(frozen=True)
-class Kill:
+class PlannedKill:
     """SIGKILL once `step` batches are done, and a little later.
 
     With `disk_calls`, wait further until the storage was changed that often from then on, which
@@ -42,7 +42,7 @@ class Kill:
         return AttemptPlan(hold=True)
 
 
-Interruption = Stop | Kill
+Interruption = PlannedStop | PlannedKill
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ def sample(seed: int, count: int, extent: Extent) -> list[Interruption]:
 class KillTrigger:
     """Tells from the counters of a training when it is to be killed."""
 
-    def __init__(self, kill: Kill, counters: memoryview[int]) -> None:
+    def __init__(self, kill: PlannedKill, counters: memoryview[int]) -> None:
         self._kill = kill
         self._counters = counters
         self._calls_before: int | None = None
@@ -95,17 +95,17 @@ class KillTrigger:
 
 
 def _stop(chosen: random.Random, extent: Extent) -> Interruption:
-    return Stop(chosen.randrange(extent.steps))
+    return PlannedStop(chosen.randrange(extent.steps))
 
 
 def _kill(chosen: random.Random, extent: Extent) -> Interruption:
     step = chosen.randrange(extent.steps)
-    return Kill(step, disk_calls=0, until=step, delay_s=chosen.uniform(0, _LONGEST_DELAY_S))
+    return PlannedKill(step, disk_calls=0, until=step, delay_s=chosen.uniform(0, _LONGEST_DELAY_S))
 
 
 def _kill_in_a_save(chosen: random.Random, extent: Extent) -> Interruption:
     save = chosen.choice(extent.saves)
-    return Kill(
+    return PlannedKill(
         step=max(0, save - 1),  # the counter is one behind: the save comes before the next batch
         disk_calls=chosen.randint(1, _CALLS_OF_A_SAVE),
         until=min(extent.steps, save + extent.batches),

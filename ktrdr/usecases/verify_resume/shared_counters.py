@@ -56,7 +56,7 @@ class AttemptPlan:
     """How one attempt is to end; without a stop and a hold at the end of the training."""
 
     stop_at: int | None = None
-    """Stop once that many batches are done since the beginning."""
+    """PlannedStop once that many batches are done since the beginning."""
     hold: bool = False
     """Keep a finished training for the kill that it waits for: write no outcome, wait."""
 
@@ -71,7 +71,7 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRecord:
     """All that the attempts of a training recorded, in their order."""
 
     epochs: tuple[EpochRecord, ...]
@@ -113,9 +113,9 @@ def has_outcome(folder: Path) -> bool:
     return (folder / _OUTCOME).exists()
 
 
-def read_training(folder: Path, attempts: int) -> Training:
+def read_training(folder: Path, attempts: int) -> TrainingRecord:
     """Read the records of so many attempts; the last of them wrote the outcome."""
-    return Training(
+    return TrainingRecord(
         epochs=tuple(r for n in range(1, attempts + 1) for r in _read_epochs(folder, n)),
         outcome=json.loads((folder / _OUTCOME).read_text(encoding="utf-8")),
     )

@@ -27,15 +27,15 @@ from ktrdr.usecases.verify_resume.comparison import StateDifference, first_diffe
 from ktrdr.usecases.verify_resume.interruptions import (
     Extent,
     Interruption,
-    Kill,
     KillTrigger,
+    PlannedKill,
     sample,
 )
 from ktrdr.usecases.verify_resume.shared_counters import (
     OPERATION_ID,
     AttemptPlan,
     SharedCounters,
-    Training,
+    TrainingRecord,
     counters_path,
     errors_path,
     has_outcome,
@@ -146,7 +146,7 @@ class _Runner:
         self._observer = observer
         self._said: set[str] = set()
 
-    def straight(self) -> tuple[Training, int, int]:
+    def straight(self) -> tuple[TrainingRecord, int, int]:
         """Return the straight training, and its batches: in all, and of an epoch."""
         child = next(self._children)
         self._follow(child, AttemptPlan())
@@ -156,14 +156,16 @@ class _Runner:
             child.counters[SharedCounters.BATCHES],
         )
 
-    def interrupted(self, planned: list[Interruption]) -> tuple[list[PastInterruption], Training]:
+    def interrupted(
+        self, planned: list[Interruption]
+    ) -> tuple[list[PastInterruption], TrainingRecord]:
         """Return the interruptions as they happened, and the training resumed after each."""
         past: list[PastInterruption] = []
         for interruption in planned:
             child = next(self._children)
             trigger = (
                 KillTrigger(interruption, child.counters)
-                if isinstance(interruption, Kill)
+                if isinstance(interruption, PlannedKill)
                 else None
             )
             self._follow(child, interruption.plan, trigger)
