@@ -6,6 +6,7 @@ Started by tests/ray/test_ray_drivers.py, since a process has one Ray in its lif
 from __future__ import annotations
 
 import json
+import logging
 import os
 import socket
 import sys
@@ -51,6 +52,10 @@ def launch(drivers: RayDrivers, key: AttemptKey) -> None:
     drivers.launch(key, drivers.choose(key))
 
 
+def until_it_answers(drivers: RayDrivers, key: AttemptKey) -> None:
+    until(lambda: drivers.lost(key) is None and drivers.pulse(key))
+
+
 def killed_for_memory(drivers: RayDrivers) -> Any:
     """Ray's limit is below what is used already: it kills every driver."""
     launch(drivers, KEYS[0])
@@ -65,13 +70,13 @@ def room_of_two(drivers: RayDrivers) -> Any:
         launch(drivers, key)
         rooms.append(drivers.room())
     for key in KEYS[:2]:
-        until(lambda key=key: drivers.lost(key) is None and drivers.pulse(key))
+        until_it_answers(drivers, key)
     rooms.append(drivers.room())
     launch(drivers, KEYS[2])  # one too many
     assert until(lambda: drivers.unplaced(KEYS[2]))
     drivers.kill(KEYS[0])
     lost = until(lambda: drivers.lost(KEYS[0]))
-    until(lambda: drivers.lost(KEYS[2]) is None and drivers.pulse(KEYS[2]))
+    until_it_answers(drivers, KEYS[2])
     drivers.kill(KEYS[1])
     until(lambda: drivers.room() == 1)
     return {"rooms": rooms, "reason": lost.reason, "message": lost.message}
@@ -84,12 +89,12 @@ def main(case: str) -> None:
         num_cpus=2,
         namespace=NAMESPACE,
         include_dashboard=False,
-        logging_level="ERROR",
+        logging_level=logging.ERROR,
         log_to_driver=False,
         object_store_memory=80 * 1024 * 1024,
         _system_config=memory if case == "killed_for_memory" else None,
     )
-    ray_drivers.Driver = IdleDriver  # type: ignore[attr-defined]
+    ray_drivers.Driver = IdleDriver  # type: ignore[attr-defined, assignment]
     cases = {"killed_for_memory": killed_for_memory, "room_of_two": room_of_two}
     sys.stdout.write(json.dumps(cases[case](RayDrivers())) + "\n")
     ray.shutdown()
