@@ -1,4 +1,4 @@
-"""Datasets computed once, kept in `features` under the digest of all that they are made of."""
+"""A cache of datasets in `features`, keyed by the digest of everything they are made from."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def prepare_dataset(
 ) -> str:
     """Return the digest of `cached_dataset`, which is computed and stored where it is not yet.
 
-    A stored one is not read: whoever maps it verifies it. `limit` is for how many bytes the cache
-    may hold after something was added (None: any number), see `trim`.
+    A stored one is not read: it is verified when it is mapped. `limit` bounds the bytes of the
+    cache after something was added (None: without bound), see `trim`.
 
     Raises:
         InvalidData: as `build_dataset`. StorageUnavailable: the cache cannot be read or written.

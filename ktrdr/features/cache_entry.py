@@ -31,7 +31,7 @@ from ktrdr.storage.posix import io_errors
 MANIFEST = "manifest.json"
 DRAFT, TRASH = ".tmp-", ".trash-"
 LOCK = ".lock"
-"""Shared by all who write in the folder: who has it alone knows every draft to be abandoned."""
+"""Every writer in the folder holds it shared: with it exclusive, every draft is abandoned."""
 
 _ARRAYS = ("inputs", "labels", "timestamps")
 _WEIGHTS = "weights"  # where samples do not all count the same

@@ -1,4 +1,4 @@
-"""What a training set is like: its labels, splits and columns, and what is odd about them."""
+"""A report on a dataset: labels, splits, columns, and warnings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ktrdr.features.leaks.pipeline_run import Fold, PipelineRun, SymbolRows
 from ktrdr.features.memberships import grade
 from ktrdr.strategy.input_names import InputGroup, input_groups
 
-MUCH_ALIKE = 0.99  # one value in so many of the rows hardly tells them apart
+MUCH_ALIKE = 0.99  # share of rows with one same value from which a column is nearly constant
 MANY = 0.05  # of the rows
 RARE = 0.01
 
@@ -39,7 +39,7 @@ class LabelFacts:
 class SplitFacts:
     """A split of a symbol in a fold.
 
-    `rows` are left of it, `purged` samples gave way to a split that judges it, or stand too close
+    `rows` are left of it, `purged` samples are purged for a split that evaluates it, or embargoed
     behind one. `samples` are those with enough rows before them for a sequence. `classes` counts
     their labels; where those are values, `mean` and `deviation` describe them.
     """
@@ -91,7 +91,7 @@ class DatasetReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What one should know before training; none of it is a look at the future."""
+        """Warnings before training; look-ahead is not among them."""
         return (
             *_label_warnings(self.labels),
             *_split_warnings(self.splits),
@@ -234,7 +234,7 @@ def _label_warnings(labels: LabelFacts) -> Iterator[str]:
 
 def _split_warnings(splits: tuple[SplitFacts, ...]) -> Iterator[str]:
     if {facts.split for facts in splits} == {"train"}:
-        yield "splits: nothing judges the training: there is neither validation nor test"
+        yield "splits: there is neither validation nor test to evaluate the training"
     for facts in splits:
         rare = [
             f"{name} {count:,}"

@@ -1,4 +1,4 @@
-"""How a model's inputs are made and which bars it has seen: kept with the model."""
+"""How a model's inputs are made, and the rows of its splits; stored with the model."""
 
 from __future__ import annotations
 

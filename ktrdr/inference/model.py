@@ -39,7 +39,7 @@ class LoadedModel(TrainedNetwork):
     def predict(
         self, bars: Any, *, timeframe: str | None = None, symbol: str | None = None
     ) -> pl.DataFrame:
-        """What the model says at each closed bar that has enough history: a polars frame.
+        """Predict at each closed bar that has enough history; returns a polars frame.
 
         Its first column is `timestamp`, the bar's open time (UTC). Then comes for each class its
         probability, under the class's name, or, for a regression, `value`. A row depends on the

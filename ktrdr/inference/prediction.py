@@ -1,4 +1,4 @@
-"""From bars to a model's answers, through the very steps that made its training rows."""
+"""From bars to predictions, by the same pipeline as the training rows."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class ModelInputs:
     """A model's inputs over a symbol's bars.
 
-    `first` is the index of the first base bar that the model can answer at: it has the history that
-    training asked for, and `sequence_length` - 1 rows before it.
+    `first` is the index of the first base bar with a prediction: it has the history that training
+    asked for, and `sequence_length` - 1 rows before it.
     """
 
     inputs: Inputs
@@ -41,7 +41,7 @@ class ModelInputs:
         return self.inputs.base
 
     def between(self, start: int, stop: int) -> NDArray[np.float32]:
-        """The input rows from which the answers at the base bars [start, stop) are made."""
+        """Return the input rows for predictions at the base bars [start, stop)."""
         before = self.first - self.inputs.first
         low = start - before - self.inputs.first
         rows: NDArray[np.float32] = self.inputs.matrix[low : stop - self.inputs.first]
@@ -54,7 +54,7 @@ def predict(
     start_us: int | None = None,
     end_us: int | None = None,
 ) -> pl.DataFrame:
-    """A model's answers at the bars that open within [start_us, end_us]; None leaves it open.
+    """Predict at the bars that open within [start_us, end_us]; None leaves it open.
 
     All bars before them are history. See `LoadedModel.predict` for the columns.
 
@@ -93,7 +93,7 @@ def model_inputs(model: TrainedNetwork, market: Market) -> ModelInputs:
 
 
 def rows_between(made: ModelInputs, start_us: int | None, end_us: int | None) -> tuple[int, int]:
-    """The base bars [start, stop) that can be answered and open within [start_us, end_us].
+    """Return the base bars [start, stop) with predictions that open within [start_us, end_us].
 
     Raises InvalidData where there are none.
     """

@@ -1,4 +1,4 @@
-"""What a trained rule base says, as rules and curves that a person can read."""
+"""The rules and membership curves of a trained rule base, readable for people."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ class FuzzyRule:
     """A rule; what it says holds where it fires alone.
 
     `weight` is what its firing counts beside the others', 1 before training. `support` is its mean
-    share of the answers on the training rows, before training. `contributions` are the logit of
+    share of the output on the training rows, before training. `contributions` are the logit of
     each class, or the value, that it concludes where it fired on average; `strongest` are the
     inputs that change its conclusion most, each with the change per standard deviation (none where
     conclusions are constant).

@@ -1,4 +1,4 @@
-"""The picture of an evaluation: whether confidences hold, and what following the answers made."""
+"""The plot of an evaluation: reliability diagram and equity curve."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""An indicator as a strategy names it: closed classes, made from the table.
+"""Indicator types of the grammar: closed classes, made from the table.
 
 Types with the same parameters, defaults and source share a class: a hundred of them would take
 longer to build than most commands run.

@@ -1,4 +1,4 @@
-"""A network's predictions outside training, row by row the same whoever stands beside them."""
+"""Batch-invariant inference: a row's prediction does not depend on the rows beside it."""
 
 from __future__ import annotations
 

@@ -1,7 +1,7 @@
-"""A user's resume up to its one guarded write: status, checkpoint, strategy, data, in this order.
+"""Resume: check status, checkpoint, strategy and data, in this order, then one guarded write.
 
-Whatever is wrong, nothing has changed. When a check fails, the row is read once more: a late
-loser learns that somebody else resumed first, not of a puzzle that this made.
+When a check fails nothing has changed, and the row is read once more: when another client resumed
+first, that is the error.
 """
 
 from __future__ import annotations

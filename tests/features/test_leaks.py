@@ -508,7 +508,7 @@ def test_rare_classes_and_a_training_without_a_judge_are_warned_of() -> None:
         "splits",
         "train of ONE, fold 1",
     ]
-    assert "nothing judges the training" in found.warnings[0]
+    assert "neither validation nor test" in found.warnings[0]
     assert "samples are BULLISH " in found.warnings[1]
     assert checked(make_strategy(labels=labels, data_split=alone)).leaks == ()
 

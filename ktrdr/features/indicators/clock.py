@@ -1,4 +1,4 @@
-"""The time of day and of week on a circle, so that midnight lies beside midnight.
+"""Time of day and day of week as points on a circle, so that midnight is next to midnight.
 
 Both are those at which the bar opens, in UTC, as (sine, cosine).
 """

@@ -1,4 +1,4 @@
-"""Oscillators: how far and how fast a series moves.
+"""Oscillators of momentum.
 
 Where a market stands still, TA-Lib's oscillators are 0 (Aroon: 100 up and down), and so are ours.
 """

@@ -1,4 +1,4 @@
-"""The outputs of a strategy's indicators over bars, one computed from another where it says so."""
+"""The outputs of a strategy's indicators over bars, chained along their sources."""
 
 from __future__ import annotations
 

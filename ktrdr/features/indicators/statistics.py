@@ -1,4 +1,4 @@
-"""Where a series stands among its own last values, and its returns."""
+"""Rolling statistics of a series, and its returns."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Trends: directional movement, stops that follow the price, Ichimoku's lines."""
+"""Trend indicators: directional movement, trailing stops, Ichimoku's lines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Ranges, bands and channels: how much a series moves."""
+"""Volatility indicators: ranges, bands and channels."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Indicators that weigh prices by volume.
+"""Volume indicators.
 
 `obv` and `adline` add up from the first bar given: their level depends on where the bars begin,
 and only their changes mean anything. A `zscore` or `linreg_slope` of one makes an input of it.

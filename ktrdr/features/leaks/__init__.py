@@ -1,4 +1,4 @@
-"""Does anything that a model sees, or is fitted to, depend on bars that came later?
+"""Look-ahead check: does an input, label or fitted value depend on later bars?
 
 Nothing is simulated: the pipeline that trains computes again from bars whose future is missing, or
 another one, and every bit that must not change is compared. A difference proves a leak; that there

@@ -1,4 +1,4 @@
-"""Where a future is taken away or changed: at random, and where mistakes are likely to show."""
+"""The points in time after which the future is cut off or changed."""
 
 from __future__ import annotations
 

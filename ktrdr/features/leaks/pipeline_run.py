@@ -1,4 +1,4 @@
-"""What is examined of a strategy on its bars: its symbols and folds, made by the real pipeline."""
+"""One run of the real pipeline over a strategy's bars: its symbols and folds."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The future is taken away, and changed, after points in time: nothing before may change."""
+"""Probes at points in time: the future is cut off or changed, nothing before may change."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is fitted, and the rows that are trained on, must not know the split that judges them.
+"""Leaks from a later split into fitted values, and into the rows of an earlier split.
 
 The bars from the beginning of a split on (less the embargo) become other ones, the edges between
 splits stay where they are, and the whole training set is built again.

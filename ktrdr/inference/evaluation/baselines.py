@@ -1,4 +1,4 @@
-"""What costs nothing to say, as JSON values: the commonest class, the mean, the last label."""
+"""Simple baselines, as JSON values: the majority class, the mean, the last label."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A stored model judged on stored bars: on its own test rows, or on any others."""
+"""Evaluation of a stored model on stored bars: its own test rows, or any others."""
 
 from __future__ import annotations
 

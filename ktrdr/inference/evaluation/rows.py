@@ -1,4 +1,4 @@
-"""The rows that a model is judged on: its answers, what came true, and what was known before."""
+"""The rows of an evaluation: predictions, labels, and the labels known before."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Mask = NDArray[np.bool_]
 
 @dataclass(frozen=True, eq=False)
 class EvaluatedRows:
-    """Consecutive bars of one symbol, N of them, with a model's answer at each.
+    """Consecutive bars of one symbol, N of them, with a model's prediction at each.
 
     `outputs`: float64 [N, classes] or [N, 1], raw. `labels` count where `labelled`. `past` is the
     label of the last bar whose label was known at the close of the row's bar; `past_known` where
@@ -41,7 +41,7 @@ class EvaluatedRows:
 
 
 def evaluated_rows(model: LoadedModel, made: ModelInputs, start: int, stop: int) -> EvaluatedRows:
-    """A model's answers at the base bars [start, stop), and what there is to judge them by."""
+    """Return a model's predictions at the base bars [start, stop), with their labels."""
     base, rows = made.base, slice(start, stop)
     labels = make_labels(model.strategy.training.labels, base)
     past, past_known = _past_labels(labels, start, stop)

@@ -1,4 +1,4 @@
-"""How right answers are: the figures of classes and of values, as JSON values.
+"""Scores of predicted classes and values, as JSON values.
 
 What would be divided by nothing is None: a precision without a single prediction, a correlation
 with what does not vary.

@@ -1,4 +1,4 @@
-"""What it would have earned to follow a model's answers, one bar at a time, as JSON values.
+"""A simple backtest of a model's predictions, one bar at a time, as JSON values.
 
 At the close of t a position of +1, 0 or -1 is taken for the move close[t] -> close[t + 1]. No
 slippage, no interest, no limit: a view of the answers, not a backtest.

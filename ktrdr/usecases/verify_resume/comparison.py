@@ -1,4 +1,4 @@
-"""Where two trainings part: compared state by state, epoch by epoch, then in what they made."""
+"""Comparison of two trainings: state by state, epoch by epoch, then the result."""
 
 from __future__ import annotations
 
