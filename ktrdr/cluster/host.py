@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -87,8 +87,12 @@ class Host:
             self._give_up(error)
             os._exit(1)
         started.set()
-        while not self._over():
-            self._told_to_end.wait(WATCH_EVERY_S)
+        while not self._told_to_end.wait(WATCH_EVERY_S):
+            if self._broken():
+                self._end()  # nobody can be told of a last checkpoint any more
+            if self._forgotten():
+                break
+        self._save()
         self._end()
 
     def _stop_starting(self, *_: object) -> None:
@@ -127,16 +131,18 @@ class Host:
         cluster = replace(cluster, address=address, processes=noted)
         cluster_file.write_cluster(self._settings.home, cluster)
 
-    def _over(self) -> bool:
-        if self._told_to_end.is_set():
-            return True
-        if not self._named() and time.monotonic() - self._named_at > GONE_AFTER_S:
-            log.info("%s no longer names this cluster", cluster_file.CLUSTER_FILE)
-            return True
-        broken = [p.pid for p in self._essential if not _lives(p)]
-        if broken:
-            log.error("Ray has broken down: its process %d is gone", broken[0])
-        return bool(broken)
+    def _broken(self) -> bool:
+        gone = [process.pid for process in self._essential if not _lives(process)]
+        if gone:
+            log.error("Ray has broken down: its process %d is gone", gone[0])
+        return bool(gone)
+
+    def _forgotten(self) -> bool:
+        """Whether `cluster.json` has named no cluster, or another one, for a while."""
+        if self._named() or time.monotonic() - self._named_at <= GONE_AFTER_S:
+            return False
+        log.info("%s no longer names this cluster", cluster_file.CLUSTER_FILE)
+        return True
 
     def _named(self) -> bool:
         with contextlib.suppress(ClusterUnavailable):
@@ -146,9 +152,8 @@ class Host:
                 return True
         return False
 
-    def _end(self) -> None:
-        """Let every training save a last checkpoint, then end every process."""
-        self._save()
+    def _end(self) -> NoReturn:
+        """End every process of this cluster."""
         members = self._members()
         cluster_file.forget_cluster(self._settings.home, self.owner.id)
         processes.end(members, END_S)
@@ -157,6 +162,7 @@ class Host:
         os._exit(0)  # Ray's own way out waits for what has just been ended
 
     def _save(self) -> None:
+        """Let every training write a last checkpoint."""
         from ktrdr.cluster import ray_actor
 
         deadline = time.monotonic() + SAVE_S
