@@ -84,7 +84,7 @@ def model_inputs(model: TrainedNetwork, market: Market) -> ModelInputs:
         base = inputs.base
         raise InvalidData(
             f"{len(base):,} bars of {base.symbol} {base.timeframe} are too few: {model.name} needs "
-            f"{inputs.first:,} bars of history and then {length:,} for its first answer; give "
+            f"{inputs.first:,} bars of history and then {length:,} for its first prediction; give "
             "earlier bars too",
             bars=len(base),
             needed=first + 1,
@@ -143,7 +143,7 @@ def timeframes_for(model: TrainedNetwork, timeframe: str | None) -> tuple[str, .
     check_timeframe(timeframe)
     if len(own) > 1:
         raise Usage(
-            f"{model.name} answers at {model.strategy.base_timeframe} bars and sees "
+            f"{model.name} predicts at {model.strategy.base_timeframe} bars and sees "
             f"{', '.join(own)}: it cannot be used on {timeframe} bars; leave the timeframe out"
         )
     return (timeframe,)

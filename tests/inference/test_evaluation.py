@@ -361,7 +361,7 @@ def test_a_symbol_that_it_never_saw_is_judged_whole(classes: Trained, store: Bar
     assert overall["baselines"]["majority"]["known_from"] == "these rows"
     assert document["notes"] == [
         "it was not trained on OTHER",
-        "majority or mean are those of the judged rows themselves, which is hindsight",
+        "majority or mean are those of the evaluated rows themselves, which is hindsight",
     ]
 
 

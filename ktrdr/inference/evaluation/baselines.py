@@ -58,7 +58,7 @@ def joined(arrays: Any) -> LabelArray:
 
 
 def _known_labels(parts: Sequence[EvaluatedRows], labels: LabelArray) -> tuple[LabelArray, str]:
-    """Those of the training rows, where every symbol has them, else those judged by."""
+    """Return the training rows, where every symbol has them, else the evaluated ones."""
     if all(len(part.training_labels) for part in parts):
         return joined(part.training_labels for part in parts), TRAINING_ROWS
     return labels, THESE_ROWS

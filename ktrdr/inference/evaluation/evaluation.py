@@ -25,7 +25,7 @@ _EVERYTHING: Within = (None, None)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """`document` is the report as plain JSON; `equity` what following the answers makes of one
+    """`document` is the report as plain JSON; `equity` what following the predictions makes of one
     unit over all symbols, None where no bar has a next one."""
 
     document: dict[str, Any]
@@ -86,8 +86,8 @@ def _rows_of(model: LoadedModel, store: BarStore, symbol: str, within: Within) -
     tested = [s for s in model.input_schema.seen if (s.symbol, s.split) == (symbol, "test")]
     if not tested:
         raise InvalidData(
-            f"{model.name} has no test rows of {symbol}: say which rows to judge it on with --from "
-            "and --to",
+            f"{model.name} has no test rows of {symbol}: say which rows to evaluate it on with "
+            "--from and --to",
             symbol=symbol,
         )
     made = model_inputs(model, stored_market(model, store, symbol, within=days))
@@ -147,7 +147,7 @@ def _edge(part: EvaluatedRows, place: int) -> int:
 
 
 def _seen(parts: Sequence[EvaluatedRows]) -> dict[str, int]:
-    """How many of the judged rows each split of the training had."""
+    """Count the evaluated rows in each split of the training."""
     counts = {
         name: sum(int((part.splits[name] & part.labelled).sum()) for part in parts)
         for name in ("train", "validation", "test")
@@ -174,6 +174,6 @@ def _notes(
         yield "it was stored by an earlier version that did not keep which rows it was trained on"
     known = [b["known_from"] for b in overall["baselines"].values() if b and "known_from" in b]
     if THESE_ROWS in known:
-        yield "majority or mean are those of the judged rows themselves, which is hindsight"
+        yield "majority or mean are those of the evaluated rows themselves, which is hindsight"
     if cost is None:
         yield "its strategy has no decisions.cost_model: net is gross"
