@@ -158,7 +158,7 @@ def test_plans_of_one_series_are_upgraded_to_plans_of_several(shared_bench: Benc
     )
     for index in ("ix_operations_unswept", "ix_checkpoints_doomed"):
         shared_bench.execute(f"DROP INDEX {index}")
-    for column in ("kill_requested_at", "waiting_for", "warnings", "swept_attempt"):
+    for column in ("kill_requested_at", "waiting_for", "driver", "warnings", "swept_attempt"):
         shared_bench.execute(f"ALTER TABLE operations DROP COLUMN {column}")
     shared_bench.execute("DROP TABLE owners")
     shared_bench.execute("UPDATE alembic_version SET version_num = '0002'")
