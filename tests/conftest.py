@@ -20,6 +20,7 @@ from ktrdr.settings import read_settings
 HANG_AFTER_S = 5
 
 
+@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in ("store", "golden") and "postgres" in item.nodeid:
