@@ -7,7 +7,7 @@ import functools
 import inspect
 import os
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, is_dataclass
 from inspect import Parameter
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -100,23 +100,37 @@ class Call:
 
 
 def command(app: typer.Typer, name: str) -> Callable[[Command], Command]:
-    """Register a function of (Call, its own parameters) that returns the exit status."""
+    """Register a function of (Call, its own parameters) that returns the exit status.
+
+    Each field of a parameter that is a dataclass is an option of its own.
+    """
 
     def register(function: Command) -> Command:
-        own = list(inspect.signature(function, eval_str=True).parameters.values())[1:]
+        own = _parameters(function)[1:]
+        groups: dict[str, Any] = {p.name: p.annotation for p in own if is_dataclass(p.annotation)}
+        single = [
+            q for p in own for q in (_parameters(groups[p.name]) if p.name in groups else [p])
+        ]
 
         @functools.wraps(function)
         def run(**arguments: Any) -> int:
             call = Call(**{shared: arguments.pop(shared) for shared in SHARED})
+            for name, kind in groups.items():
+                given = {field.name: arguments.pop(field.name) for field in fields(kind)}
+                arguments[name] = kind(**given)
             return function(call, **arguments)
 
-        parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (*own, *_shared())]
+        parameters = [p.replace(kind=Parameter.KEYWORD_ONLY) for p in (*single, *_shared())]
         run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
         run.__annotations__ = {p.name: p.annotation for p in parameters}
         app.command(name)(run)
         return function
 
     return register
+
+
+def _parameters(function: Callable[..., Any]) -> list[Parameter]:
+    return list(inspect.signature(function, eval_str=True).parameters.values())
 
 
 def group(app: typer.Typer, name: str, help_text: str) -> typer.Typer:

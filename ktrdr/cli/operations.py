@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from ktrdr.cli import operation_views, render, resume_view
-from ktrdr.cli.bar_options import EndDate, StartDate, Symbols, Timeframes
-from ktrdr.cli.command import Call, OperationId, command, group, names
+from ktrdr.cli.command import Call, OperationId, command, group
 from ktrdr.cli.interrupts import Interrupts
+from ktrdr.cli.training_options import TrainingArguments
 from ktrdr.cli.watch import watch
 from ktrdr.errors import OperationNotCancellable
 
@@ -51,14 +51,7 @@ def add_to(app: typer.Typer) -> None:
 def train(
     call: Call,
     strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A strategy's YAML file.")],
-    symbols: Symbols = None,
-    timeframes: Timeframes = None,
-    start_date: StartDate = None,
-    end_date: EndDate = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of its own.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed, instead of its own.")
-    ] = None,
+    training: TrainingArguments,
     detach: Detach = False,
 ) -> int:
     """Train a strategy's model and follow it to the end.
@@ -70,15 +63,7 @@ def train(
     interrupts = _interrupts(call)
     with call.client() as client:
         interrupts.leave_if_asked()
-        operations = client.train_folds(
-            strategy,
-            symbols=names(symbols, "--symbols"),
-            timeframes=names(timeframes, "--timeframes"),
-            start_date=start_date,
-            end_date=end_date,
-            epochs=epochs,
-            seed=seed,
-        )
+        operations = client.train_folds(strategy, **vars(training.options()))
         return _run(call, operations, interrupts, detach)
 
 

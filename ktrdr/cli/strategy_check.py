@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ktrdr.cli import render
-from ktrdr.cli.bar_options import EndDate, StartDate, Symbols, Timeframes
-from ktrdr.cli.command import Call, command, names
+from ktrdr.cli.command import Call, command
+from ktrdr.cli.training_options import BarArguments
 
 if TYPE_CHECKING:
     from ktrdr.features.leaks import PipelineRun
@@ -29,10 +29,7 @@ def add_to(family: typer.Typer) -> None:
 def check(
     call: Call,
     file: Annotated[str, typer.Argument(metavar="FILE", help="A strategy's YAML file.")],
-    symbols: Symbols = None,
-    timeframes: Timeframes = None,
-    start_date: StartDate = None,
-    end_date: EndDate = None,
+    bars: BarArguments,
     points: Annotated[
         int, typer.Option(min=1, max=10_000, help="At how many points of each symbol to look.")
     ] = 8,
@@ -46,15 +43,7 @@ def check(
     strategy would be trained on. Nothing is trained or written. Exit status: 0 clean, whatever
     the warnings say, 1 a leak was found.
     """
-    from ktrdr.usecases.submit import Overrides
-
-    overrides = Overrides(
-        symbols=names(symbols, "--symbols"),
-        timeframes=names(timeframes, "--timeframes"),
-        start_date=start_date,
-        end_date=end_date,
-    )
-    subject = _subject(call, Path(file), overrides.checked())
+    subject = _subject(call, Path(file), bars.options().checked())
     drawn_from = secrets.randbelow(2**32) if seed is None else seed
     found = _examine(subject, drawn_from, points)
     call.answer(found, lambda: _say(found))

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from ktrdr.cli import render
-from ktrdr.cli.bar_options import EndDate, StartDate, Symbols, Timeframes
-from ktrdr.cli.command import Call, command, names
+from ktrdr.cli.command import Call, command
 from ktrdr.cli.interrupts import Interrupted, Interrupts, disregard_signals
+from ktrdr.cli.training_options import TrainingArguments
 
 if TYPE_CHECKING:
     from ktrdr.usecases.verify_resume.verification import Glance
@@ -29,14 +29,7 @@ def add_to(app: typer.Typer) -> None:
 def verify_resume(
     call: Call,
     strategy: Annotated[str, typer.Argument(metavar="STRATEGY", help="A strategy's YAML file.")],
-    symbols: Symbols = None,
-    timeframes: Timeframes = None,
-    start_date: StartDate = None,
-    end_date: EndDate = None,
-    epochs: Annotated[int | None, typer.Option(min=1, help="Epochs, instead of its own.")] = None,
-    seed: Annotated[
-        int | None, typer.Option(min=0, max=2**32 - 1, help="Seed, instead of its own.")
-    ] = None,
+    training: TrainingArguments,
     kills: Annotated[
         int, typer.Option(min=1, max=1000, help="How often to interrupt it: stops and SIGKILLs.")
     ] = 3,
@@ -50,21 +43,13 @@ def verify_resume(
     they are. Exit status: 0 equal in every epoch and at the end, 1 different, 130 interrupted.
     """
     from ktrdr.storage.root import Storage
-    from ktrdr.usecases.submit import Overrides, prepare
+    from ktrdr.usecases.submit import prepare
     from ktrdr.usecases.verify_resume.verification import Audience, rehearse
 
     interrupts = Interrupts()
     interrupts.install()
-    overrides = Overrides(
-        symbols=names(symbols, "--symbols"),
-        timeframes=names(timeframes, "--timeframes"),
-        start_date=start_date,
-        end_date=end_date,
-        epochs=epochs,
-        seed=seed,
-    )
-    settings = call.settings()
-    folds = prepare(Path(strategy), overrides, Storage(settings.storage), settings.cache_bytes)
+    settings, options = call.settings(), training.options()
+    folds = prepare(Path(strategy), options, Storage(settings.storage), settings.cache_bytes)
     request, plan = folds[-1]
     if len(folds) > 1:
         render.say(f"training the last of {len(folds)} folds")

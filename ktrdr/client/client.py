@@ -111,9 +111,9 @@ class Client:
         return self._submit(rerun.choose(row, self.storage()))[0]
 
     def _chosen(self, strategy: str | Path, options: dict[str, Any]) -> Choice:
-        from ktrdr.usecases.submit import Overrides, choose
+        from ktrdr.usecases.submit import TrainingOptions, choose
 
-        return choose(Path(strategy), Overrides(**options), self.storage())
+        return choose(Path(strategy), TrainingOptions(**options), self.storage())
 
     def _submit(self, chosen: Choice) -> tuple[Operation, ...]:
         """Prepare what was chosen while a cluster starts, and write its rows."""

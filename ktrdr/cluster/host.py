@@ -21,7 +21,7 @@ import time
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import psutil
 
@@ -70,6 +70,8 @@ class Host:
         self._told_to_end = threading.Event()
         self._named_at = time.monotonic()
         self._actor: Any = None
+        self._essential: list[psutil.Process] = []
+        """Ray's processes without which it serves nobody."""
 
     def run(self) -> None:
         """Start, watch, and end."""
@@ -85,8 +87,12 @@ class Host:
             self._give_up(error)
             os._exit(1)
         started.set()
-        while not self._over():
-            self._told_to_end.wait(WATCH_EVERY_S)
+        while not self._told_to_end.wait(WATCH_EVERY_S):
+            if self._broken():
+                self._end()  # nobody can be told of a last checkpoint any more
+            if self._forgotten():
+                break
+        self._save()
         self._end()
 
     def _stop_starting(self, *_: object) -> None:
@@ -112,6 +118,7 @@ class Host:
         address = ray.get_runtime_context().gcs_address
         dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
         self._actor = ray_actor.make(self.owner, address, dashboard)
+        self._essential = [p for p in psutil.Process().children() if p.name() in _ESSENTIAL]
         self._note(address)
         ray_actor.wait_until_ready(self._actor)
 
@@ -120,21 +127,22 @@ class Host:
         cluster = cluster_file.read_cluster(self._settings.home)
         if cluster is None or cluster.owner_id != self.owner.id:
             return
-        noted = tuple((p.pid, p.create_time()) for p in _living(self._members()))
+        noted = tuple((p.pid, p.create_time()) for p in self._members() if _lives(p))
         cluster = replace(cluster, address=address, processes=noted)
         cluster_file.write_cluster(self._settings.home, cluster)
 
-    def _over(self) -> bool:
-        if self._told_to_end.is_set():
-            return True
-        if not self._named() and time.monotonic() - self._named_at > GONE_AFTER_S:
-            log.info("%s no longer names this cluster", cluster_file.CLUSTER_FILE)
-            return True
-        names = {process.name() for process in _living(psutil.Process().children())}
-        if not all(any(name.startswith(part) for name in names) for part in _ESSENTIAL):
-            log.error("Ray has broken down: what lives of it is %s", sorted(names))
-            return True
-        return False
+    def _broken(self) -> bool:
+        gone = [process.pid for process in self._essential if not _lives(process)]
+        if gone:
+            log.error("Ray has broken down: its process %d is gone", gone[0])
+        return bool(gone)
+
+    def _forgotten(self) -> bool:
+        """Whether `cluster.json` has named no cluster, or another one, for a while."""
+        if self._named() or time.monotonic() - self._named_at <= GONE_AFTER_S:
+            return False
+        log.info("%s no longer names this cluster", cluster_file.CLUSTER_FILE)
+        return True
 
     def _named(self) -> bool:
         with contextlib.suppress(ClusterUnavailable):
@@ -144,9 +152,8 @@ class Host:
                 return True
         return False
 
-    def _end(self) -> None:
-        """Let every training save a last checkpoint, then end every process."""
-        self._save()
+    def _end(self) -> NoReturn:
+        """End every process of this cluster."""
         members = self._members()
         cluster_file.forget_cluster(self._settings.home, self.owner.id)
         processes.end(members, END_S)
@@ -155,6 +162,7 @@ class Host:
         os._exit(0)  # Ray's own way out waits for what has just been ended
 
     def _save(self) -> None:
+        """Let every training write a last checkpoint."""
         from ktrdr.cluster import ray_actor
 
         deadline = time.monotonic() + SAVE_S
@@ -163,7 +171,7 @@ class Host:
         for driver in drivers:
             with contextlib.suppress(psutil.Error):
                 driver.terminate()
-        while time.monotonic() < deadline and any(p.is_running() for p in _living(drivers)):
+        while time.monotonic() < deadline and any(map(_lives, drivers)):
             time.sleep(0.05)
         while time.monotonic() < deadline and not ray_actor.nothing_left(self._actor):
             time.sleep(0.05)
@@ -240,13 +248,10 @@ def ray_folder(home: Path) -> Path:
     return folder
 
 
-def _living(found: Sequence[psutil.Process]) -> list[psutil.Process]:
-    living = []
-    for process in found:
-        with contextlib.suppress(psutil.Error):
-            if process.status() != psutil.STATUS_ZOMBIE:
-                living.append(process)
-    return living
+def _lives(process: psutil.Process) -> bool:
+    with contextlib.suppress(psutil.Error):
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 if __name__ == "__main__":

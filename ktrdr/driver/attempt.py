@@ -6,6 +6,7 @@ What takes seconds to import is imported by the preparation: a stop is heard mea
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from ktrdr.driver.preparation import Preparation
 
 log = logging.getLogger(__name__)
+
+_IMPORTING = threading.Lock()
 
 StopKindOf = Callable[[], StopKind | None]
 """Who has requested a stop."""
@@ -74,10 +77,19 @@ def _run(delivery: Delivery, progress: LiveProgress, stop_kind: StopKindOf) -> N
 def _prepare(
     operation: Operation, checkpoints: Sequence[Checkpoint], delivery: Delivery
 ) -> Preparation:
-    from ktrdr.driver import finish, ray_train  # noqa: F401
+    import_ahead()
     from ktrdr.driver.preparation import prepare
 
     return prepare(operation, checkpoints, delivery)
+
+
+def import_ahead() -> None:
+    """Import what a training needs and takes seconds.
+
+    One thread at a time: two that import the same circle at once can see half of a module.
+    """
+    with _IMPORTING:
+        from ktrdr.driver import finish, preparation, ray_train  # noqa: F401
 
 
 def _fail(delivery: Delivery, error: Exception) -> None:

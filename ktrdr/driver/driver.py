@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import os
 import signal
 import threading
 
@@ -10,6 +12,7 @@ import ray
 
 from ktrdr.driver.actor_call import ActorCall
 from ktrdr.driver.heartbeat import Heartbeat, HeartbeatSource, stacks
+from ktrdr.driver.names import AttemptKey
 from ktrdr.operations.types import StopKind
 
 PULSE_S = 0.5
@@ -18,19 +21,29 @@ log = logging.getLogger(__name__)
 
 
 class Driver:
-    """Runs its attempt on a thread of its own, so that it can be asked to stop at any time.
+    """Runs one attempt on a thread of its own, so that it can be asked to stop at any time.
 
-    SIGTERM means shutdown: a last checkpoint, then the end. SIGINT is for the commands that follow.
+    Made before its attempt is known, it imports meanwhile what a training needs. It runs one
+    attempt and then ends: no state passes from one operation to another. SIGTERM means shutdown: a
+    last checkpoint, then the end. SIGINT is for the commands that follow.
     """
 
-    def __init__(self, operation_id: str, attempt: int) -> None:
-        self._key = operation_id, attempt
+    def __init__(self) -> None:
+        self._key: AttemptKey | None = None
         self._stop_kind: StopKind | None = None
         self._ended = threading.Event()
         self._heartbeats = HeartbeatSource()
-        signal.signal(signal.SIGTERM, lambda *_: self.stop(StopKind.SHUTDOWN))
+        signal.signal(signal.SIGTERM, lambda *_: self._shut_down())
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=self._run, name="training").start()
+        threading.Thread(target=_import_ahead, name="imports", daemon=True).start()
+
+    def begin(self, operation_id: str, attempt: int) -> bool:
+        """Run an attempt; repeated, nothing more happens. False: it runs another one."""
+        key = operation_id, attempt
+        if self._key is None:
+            self._key = key
+            threading.Thread(target=self._run, args=(key,), name="training").start()
+        return self._key == key
 
     def stop(self, kind: StopKind) -> None:
         """Stop at the next batch boundary, with a checkpoint; the first one who asks is named."""
@@ -47,14 +60,25 @@ class Driver:
     def stacks(self) -> str:
         return stacks()
 
-    def _run(self) -> None:
+    def _shut_down(self) -> None:
+        self.stop(StopKind.SHUTDOWN)
+        if self._key is None:
+            os._exit(0)
+
+    def _run(self, key: AttemptKey) -> None:
         from ktrdr.driver.attempt import run_attempt
 
         try:
-            call = ActorCall(self._key)
-            run_attempt(self._key, call, lambda: self._stop_kind, self._heartbeats)
+            run_attempt(key, ActorCall(key), lambda: self._stop_kind, self._heartbeats)
         except Exception:
-            log.exception("%s attempt %d", *self._key)
+            log.exception("%s attempt %d", *key)
         finally:
             self._ended.set()
             ray.kill(ray.get_runtime_context().current_actor)
+
+
+def _import_ahead() -> None:
+    from ktrdr.driver.attempt import import_ahead
+
+    with contextlib.suppress(Exception):  # it shows again when the attempt needs it
+        import_ahead()

@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import re
+import secrets
 
 NAMESPACE = "ktrdr"
 OPERATIONS = "operations"
 
 AttemptKey = tuple[str, int]  # operation id, attempt
 
-_DRIVER = re.compile(r"training:(op_training_\d{8}_\d{6}_[0-9a-f]{8}):(\d+)")
+_OF_AN_ATTEMPT = "training:"
+_SPARE = "spare:"
 
 
 def driver_name(key: AttemptKey) -> str:
-    return f"training:{key[0]}:{key[1]}"
+    """Return the name of a driver that is made for an attempt."""
+    return f"{_OF_AN_ATTEMPT}{key[0]}:{key[1]}"
 
 
-def driver_key(name: str) -> AttemptKey | None:
-    """The attempt that a driver of this name runs; None for another actor."""
-    match = _DRIVER.fullmatch(name)
-    return (match[1], int(match[2])) if match else None
+def spare_name() -> str:
+    """Return a name for a driver that is made before its attempt is known."""
+    return f"{_SPARE}{secrets.token_hex(4)}"
+
+
+def is_driver_name(name: str) -> bool:
+    return name.startswith((_OF_AN_ATTEMPT, _SPARE))

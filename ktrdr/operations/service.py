@@ -68,11 +68,11 @@ class OperationsService:
                 tx, transitions.submit(operation_id, request, plan, owner, request_id, now)
             )
 
-    def start(self, operation_id: str, owner_id: str) -> Operation:
-        """Begin attempt 1; StaleAttempt when the row is another owner's."""
+    def start(self, operation_id: str, owner_id: str, driver: str | None = None) -> Operation:
+        """Begin attempt 1, run by the actor of this name; StaleAttempt for another's row."""
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
-            return _apply(tx, transitions.start(row, owner_id, tx.now()))
+            return _apply(tx, transitions.start(row, owner_id, tx.now(), driver))
 
     def queue(self, operation_id: str, owner_id: str, waiting_for: str) -> Operation:
         """Say what a pending operation waits for; the same again changes nothing."""
@@ -81,11 +81,13 @@ class OperationsService:
             step = transitions.queue(row, owner_id, waiting_for, tx.now())
             return _apply(tx, step) if step is not None else row
 
-    def launch(self, operation_id: str, attempt: int, owner_id: str) -> Operation:
+    def launch(
+        self, operation_id: str, attempt: int, owner_id: str, driver: str | None = None
+    ) -> Operation:
         """Say that a restarted or resumed attempt is now given a driver; once per attempt."""
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
-            return _apply(tx, transitions.launch(row, attempt, owner_id, tx.now()))
+            return _apply(tx, transitions.launch(row, attempt, owner_id, tx.now(), driver))
 
     def wait(self, operation_id: str, attempt: int, owner_id: str, waiting_for: str) -> Operation:
         """Say what an attempt waits for before its driver runs; the same again changes nothing."""

@@ -120,4 +120,5 @@ def next_attempt(
         seed_checkpoint_id=None,
         launch_not_before=not_before,
         waiting_for=None,
+        driver=None,
     )

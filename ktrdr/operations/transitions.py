@@ -70,7 +70,9 @@ def submit(
     )
 
 
-def start(operation: Operation, owner_id: str, now: datetime) -> TransitionRecord:
+def start(
+    operation: Operation, owner_id: str, now: datetime, driver: str | None = None
+) -> TransitionRecord:
     _check_owner(operation, owner_id)
     after = replace(
         operation,
@@ -79,6 +81,7 @@ def start(operation: Operation, owner_id: str, now: datetime) -> TransitionRecor
         attempt=1,
         started_at=now,
         waiting_for=None,
+        driver=driver,
     )
     return transition_record(Transition.START, operation, after, now, {}, Effects())
 
@@ -94,7 +97,9 @@ def queue(
     return transition_record(Transition.QUEUE, operation, after, now, details, Effects())
 
 
-def launch(operation: Operation, attempt: int, owner_id: str, now: datetime) -> TransitionRecord:
+def launch(
+    operation: Operation, attempt: int, owner_id: str, now: datetime, driver: str | None = None
+) -> TransitionRecord:
     _check_owner(operation, owner_id)
     check_running(operation, attempt)
     if operation.phase is not Phase.RESTARTING:
@@ -107,7 +112,13 @@ def launch(operation: Operation, attempt: int, owner_id: str, now: datetime) -> 
             f"attempt {attempt} of operation {operation.operation_id} is not to be launched yet:"
             " it failed a moment ago"
         )
-    after = replace(operation, phase=Phase.STARTING, launch_not_before=None, waiting_for=None)
+    after = replace(
+        operation,
+        phase=Phase.STARTING,
+        launch_not_before=None,
+        waiting_for=None,
+        driver=driver,
+    )
     return transition_record(Transition.LAUNCH, operation, after, now, {}, Effects())
 
 

@@ -417,6 +417,8 @@ class Operation:
     """Its driver is to be killed at once; a cancel is requested then too."""
     waiting_for: str | None = None
     """What must be free before it gets a driver."""
+    driver: str | None = None
+    """Name of the actor that runs the current attempt; None before it has one."""
     warnings: tuple[TrainingWarning, ...] = ()
     """One per code, with the latest message and how often there was one."""
 

@@ -62,6 +62,7 @@ _PLAIN = (
     "launch_not_before",
     "kill_requested_at",
     "waiting_for",
+    "driver",
 )
 _JSON = ("request", "plan", "progress", "error", "result", "last_failure")
 

@@ -139,6 +139,7 @@ operations = Table(
     Column("launch_not_before", UtcDateTime),
     Column("kill_requested_at", UtcDateTime),
     Column("waiting_for", Text),
+    Column("driver", Text),
     Column("warnings", Json, nullable=False, server_default="[]"),
     # No part of its state: up to which attempt its storage was swept.
     Column("swept_attempt", Integer, nullable=False, server_default="0"),

@@ -99,6 +99,17 @@ class Training(Closed):
         """The metric that decides on the best epoch and on early stopping."""
         return self.early_stopping.monitor if self.early_stopping else "val_loss"
 
+    @property
+    def higher_is_better(self) -> bool:
+        """Of the monitored metric."""
+        return self.monitor == "val_accuracy"
+
+    def improves(self, score: float, reference: float | None, min_delta: float = 0.0) -> bool:
+        """Whether a monitored score is better than a reference by more than `min_delta`."""
+        if reference is None:
+            return True
+        return (score - reference if self.higher_is_better else reference - score) > min_delta
+
     @model_validator(mode="after")
     def _momentum_is_for_those_that_have_it(self) -> Self:
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):

@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from ktrdr.errors import KtrdrError, StoreUnavailable
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Checkpoint, Operation, Owner
+from ktrdr.operations.types import Checkpoint, Operation, Owner, OwnerKind
 from ktrdr.settings import Settings, read_settings
 from ktrdr.store import open_store
 from ktrdr.supervisor.description import Description
@@ -96,6 +96,8 @@ class OperationsActor:
         return self._service
 
     def _supervise(self) -> None:
+        drivers = RayDrivers(keep_spare=self._owner.kind is OwnerKind.LOCAL)
+        drivers.keep_ready()  # it imports while the store is opened
         settings = _retried(read_settings)
         self._service = service = _retried(lambda: _open(settings))
         _retried(lambda: service.register_owner(self._owner, version()))
@@ -103,12 +105,13 @@ class OperationsActor:
         storage = StorageWorker(service)
         storage.start()
         limits = LivenessLimits(settings.hang_after_s, 10 * settings.hang_after_s)
-        supervisor = Supervisor(service, self._owner, RayDrivers(), storage, limits=limits)
+        supervisor = Supervisor(service, self._owner, drivers, storage, limits=limits)
         description = Description(service, self._owner.id, self._facts)
         ending = Ending(service, self._owner, settings.idle_s)
         _retried(supervisor.reconcile)
         self._supervisor = supervisor
         while True:
+            drivers.keep_ready()
             _retried(supervisor.tick)
             _retried(lambda: description.renew(nodes))
             if _retried(lambda: ending.look(supervisor.shut_down)):

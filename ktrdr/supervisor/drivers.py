@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -28,11 +29,17 @@ class Drivers(Protocol):
     def room(self) -> int:
         """Return how many more drivers the cluster can place now."""
 
-    def launch(self, key: AttemptKey) -> None:
-        """Start a driver; one of this name that lives already is kept."""
+    def choose(self, key: AttemptKey) -> str:
+        """Return the name of the driver that is to run an attempt: one kept ready, or a new one."""
 
-    def attach(self) -> set[AttemptKey]:
-        """Find the drivers that live, also those that another process started."""
+    def launch(self, key: AttemptKey, name: str) -> None:
+        """Let the driver of this name run an attempt; repeated, nothing more happens."""
+
+    def attach(self, named: Mapping[str, AttemptKey]) -> set[AttemptKey]:
+        """Find the drivers that live, also those that another process started.
+
+        `named` are those that rows name; those that no row names are ended.
+        """
 
     def lost(self, key: AttemptKey) -> Lost | None:
         """Say why the driver is gone; None while it lives, or waits for a place to live."""

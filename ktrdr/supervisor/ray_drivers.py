@@ -1,4 +1,4 @@
-"""The drivers of an owner as Ray actors, found by name: `training:<operation id>:<attempt>`."""
+"""The drivers of an owner as Ray actors, found by the names that stand in the rows."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,11 +22,12 @@ from ray.exceptions import (
 
 from ktrdr.driver.driver import Driver
 from ktrdr.driver.heartbeat import Heartbeat
-from ktrdr.driver.names import NAMESPACE, AttemptKey, driver_key, driver_name
+from ktrdr.driver.names import NAMESPACE, AttemptKey, driver_name, is_driver_name, spare_name
 from ktrdr.driver.ray_internals import num_unplaced
 from ktrdr.operations.types import FailureReason, StopKind
 from ktrdr.processes import lives, seen_from_outside
 from ktrdr.supervisor.drivers import Lost
+from ktrdr.supervisor.spare import Spare
 
 NUM_CPUS = 1.0
 
@@ -53,35 +55,53 @@ class _Connection:
 class RayDrivers:
     """Detached actors, one per attempt; each holds the CPU that it trains on."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, keep_spare: bool = False) -> None:
         self._connections: dict[AttemptKey, _Connection] = {}
         """In the order of their launch."""
+        self._chosen: dict[str, Any] = {}
+        """Handles of spares that were chosen and not launched yet, by their name."""
+        self._spare = Spare(_make_spare)
+        self._keeps_spare = keep_spare
 
     def room(self) -> int:
+        if self._spare.held:
+            return int(self._spare.ready)  # no other: it has the CPU that one would wait for
         free: float = ray.available_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
         since = time.monotonic() - VIEW_LAG_S
         unseen = sum(c.last is None and c.launched_at > since for c in self._connections.values())
         return int(free / NUM_CPUS) - unseen
 
-    def launch(self, key: AttemptKey) -> None:
-        options = {
-            "name": driver_name(key),
-            "namespace": NAMESPACE,
-            "lifetime": "detached",
-            "get_if_exists": True,
-            "max_restarts": 0,
-            "max_concurrency": 4,
-            "num_cpus": NUM_CPUS,
-        }
-        self._connect(key, ray.remote(Driver).options(**options).remote(*key))
+    def keep_ready(self) -> None:
+        """Replace the spare that was used; called at every tick."""
+        if self._keeps_spare:
+            self._spare.renew()
 
-    def attach(self) -> set[AttemptKey]:
+    def choose(self, key: AttemptKey) -> str:
+        taken = self._spare.take()
+        if taken is None:
+            return driver_name(key)
+        name, handle = taken
+        self._chosen[name] = handle
+        return name
+
+    def launch(self, key: AttemptKey, name: str) -> None:
+        handle = self._chosen.pop(name, None) or _make(name)
+        handle.begin.remote(*key)
+        self._connect(key, handle)
+
+    def attach(self, named: Mapping[str, AttemptKey]) -> set[AttemptKey]:
         for name in ray.util.list_named_actors():
-            key = driver_key(name)
-            if key is None:
+            if not is_driver_name(name) or name == self._spare.name:
                 continue
-            with contextlib.suppress(ValueError):  # it went away meanwhile
-                self._connect(key, ray.get_actor(name, namespace=NAMESPACE))
+            try:
+                handle: Any = ray.get_actor(name, namespace=NAMESPACE)
+            except ValueError:
+                continue  # it went away meanwhile
+            if name in named:
+                handle.begin.remote(*named[name])  # whoever chose it may have died before that
+                self._connect(named[name], handle)
+            else:
+                ray.kill(handle, no_restart=True)
         return set(self._connections)
 
     def lost(self, key: AttemptKey) -> Lost | None:
@@ -135,6 +155,25 @@ class RayDrivers:
 
     def _connect(self, key: AttemptKey, handle: Any) -> None:
         self._connections[key] = _Connection(handle, handle.pulse.remote(0.0), time.monotonic())
+
+
+def _make(name: str) -> Any:
+    """Make a driver, or return the one of this name that lives already."""
+    options: dict[str, Any] = {
+        "name": name,
+        "namespace": NAMESPACE,
+        "lifetime": "detached",
+        "get_if_exists": True,
+        "max_restarts": 0,
+        "max_concurrency": 4,
+        "num_cpus": NUM_CPUS,
+    }
+    return ray.remote(Driver).options(**options).remote()
+
+
+def _make_spare() -> tuple[str, Any]:
+    name = spare_name()
+    return name, _make(name)
 
 
 def loss_of(error: RayError) -> Lost:

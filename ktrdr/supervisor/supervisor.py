@@ -107,8 +107,9 @@ class Supervisor:
 
         A row in phase `restarting` has had no driver yet and is launched by a later tick.
         """
-        alive = self._drivers.attach()
         self._read_rows()
+        named = {row.driver: key for key, row in self._rows.items() if row.driver is not None}
+        alive = self._drivers.attach(named)
         for key in alive:
             self._handled[key] = Handled(self._time, launched=True)
             self._liveness[key] = Liveness()
@@ -232,13 +233,14 @@ class Supervisor:
 
     def _launch(self, key: AttemptKey, _: Launch) -> None:
         row, owner_id = self._rows[key], self._owner.id
+        key = row.operation_id, max(row.attempt, 1)
+        name = self._drivers.choose(key)
         if row.status is Status.PENDING:
-            row = self._service.start(row.operation_id, owner_id)
+            self._service.start(row.operation_id, owner_id, name)
         elif row.phase is Phase.RESTARTING:
-            row = self._service.launch(*key, owner_id)
-        key = row.operation_id, row.attempt
+            self._service.launch(*key, owner_id, name)
         try:
-            self._drivers.launch(key)
+            self._drivers.launch(key, name)
         except Exception as error:
             message = f"no driver could be started: {error}"
             self._service.lose(*key, FailureReason.LAUNCH_FAILED, message)

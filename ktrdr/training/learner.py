@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -175,7 +174,7 @@ class Learner:
         self.mid_update = True
         self.loop.history.append(row)
         self._update_best(row)
-        step_scheduler(self.scheduler, metrics.get(self._training.monitor))
+        step_scheduler(self.scheduler, metrics.get(self.monitor))
         self.loop.epoch, self.loop.batch = row.epoch, 0
         self.loop.loss_total, self.loop.correct, self.loop.seconds = 0.0, 0, 0.0
         self.mid_update = False
@@ -242,8 +241,7 @@ class Learner:
         """
         own_options = self.optimizer.state_dict()["param_groups"]
         self.optimizer.load_state_dict(optimizer_state | {"param_groups": own_options})
-        monitor = self._training.monitor
-        catch_up(self.scheduler, [row.metrics.get(monitor) for row in self.loop.history])
+        catch_up(self.scheduler, [row.metrics.get(self.monitor) for row in self.loop.history])
         self.loop.reference_score, self.loop.stale_epochs = None, 0
         for row in self.loop.history:
             self._watch(row)
@@ -267,20 +265,19 @@ class Learner:
 
     def _update_best(self, row: HistoryRow) -> None:
         """Best epoch: strictly better, so ties go to the earliest; without validation the last."""
-        loop, monitor = self.loop, self._training.monitor
-        score = row.metrics.get(monitor)
-        if score is None or _improves(monitor, score, loop.best_score, 0.0):
+        loop, score = self.loop, row.metrics.get(self.monitor)
+        if score is None or self._training.improves(score, loop.best_score):
             loop.best_epoch, loop.best_score = row.epoch, score
             self.best_weights = cpu_copy(self.model.state_dict())
         self._watch(row)
 
     def _watch(self, row: HistoryRow) -> None:
         """Count the epochs since early stopping last saw an improvement."""
-        loop, monitor, stopping = self.loop, self._training.monitor, self._training.early_stopping
-        score = row.metrics.get(monitor)
+        loop, stopping = self.loop, self._training.early_stopping
+        score = row.metrics.get(self.monitor)
         if score is None or stopping is None:
             return
-        if _improves(monitor, score, loop.reference_score, stopping.min_delta):
+        if self._training.improves(score, loop.reference_score, stopping.min_delta):
             loop.reference_score, loop.stale_epochs = score, 0
         else:
             loop.stale_epochs += 1
@@ -315,13 +312,6 @@ class Learner:
 
 def _numbers(*values: float) -> Tensor:
     return torch.tensor(values, dtype=torch.float64)
-
-
-def _improves(monitor: str, score: float, reference: float | None, min_delta: float) -> bool:
-    if reference is None:
-        return True
-    gain = score - reference if monitor == "val_accuracy" else reference - score
-    return gain > min_delta and not math.isnan(gain)
 
 
 def _check_optimizer(own: dict[str, Any], stored: Any) -> None:

@@ -53,7 +53,7 @@ def make_scheduler(training: Training, optimizer: Optimizer) -> LRScheduler | No
         case PlateauSchedule():
             return ReduceLROnPlateau(
                 optimizer,
-                "max" if training.monitor == "val_accuracy" else "min",
+                "max" if training.higher_is_better else "min",
                 factor=schedule.factor,
                 patience=schedule.patience,
             )

@@ -22,7 +22,7 @@ def choose(row: Operation, storage: Storage) -> Choice:
         Usage: the strategy no longer has the fold.
     """
     fold, plan = row.request.fold, row.plan
-    overrides = submit.Overrides(**plan.overrides)
+    overrides = submit.TrainingOptions(**plan.overrides)
     places = [Path(place) for place in (row.request.strategy_path, plan.strategy_given) if place]
     path = next((place for place in places if place.is_file()), places[0])
     choice = submit.choose(path, overrides, storage, only_fold=fold or 1)

@@ -18,7 +18,7 @@ from ktrdr.strategy.schema import Strategy
 
 
 @dataclass(frozen=True)
-class Overrides:
+class TrainingOptions:
     """What the request says in place of the strategy; None leaves the strategy's own."""
 
     symbols: Sequence[str] | None = None
@@ -106,7 +106,7 @@ class Choice:
 
 
 def choose(
-    path: Path, overrides: Overrides, storage: Storage, only_fold: int | None = None
+    path: Path, overrides: TrainingOptions, storage: Storage, only_fold: int | None = None
 ) -> Choice:
     """Check strategy, options and bars.
 
@@ -122,7 +122,7 @@ def choose(
 
 
 def prepare(
-    path: Path, overrides: Overrides, storage: Storage, cache_bytes: int | None = None
+    path: Path, overrides: TrainingOptions, storage: Storage, cache_bytes: int | None = None
 ) -> tuple[tuple[Request, Plan], ...]:
     """Choose and prepare in one."""
     return choose(path, overrides, storage).prepare(cache_bytes)

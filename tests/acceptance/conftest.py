@@ -9,11 +9,13 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from local_cluster import end_cluster
+from local_cluster import RowsClient, end_cluster
 from running import PROGRAM, Ran, Run
 
 from ktrdr.cli.interrupts import SIGNALS
 from ktrdr.cli.main import run
+from ktrdr.client import Client
+from ktrdr.cluster.cluster_file import read_cluster
 
 SETTINGS = (
     "KTRDR_HOME",
@@ -29,10 +31,13 @@ SETTINGS = (
 
 
 @pytest.fixture
-def home(tmp_path: Path) -> Iterator[Path]:
+def home(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Path]:
     """A home of the test's own; a cluster that it has started is ended."""
-    yield tmp_path / "home"
-    end_cluster(tmp_path / "home")
+    home = tmp_path / "home"
+    yield home
+    started = read_cluster(home) is not None
+    end_cluster(home)
+    assert not started or request.node.get_closest_marker("ray"), "mark it: it needs a cluster"
 
 
 @pytest.fixture
@@ -60,8 +65,11 @@ def ktrdr(
     environment: dict[str, str],
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
+    request: pytest.FixtureRequest,
 ) -> Run:
-    """Run the command line in this process."""
+    """Run the command line in this process; without the mark `ray` nothing it submits is begun."""
+    if request.node.get_closest_marker("ray") is None:
+        monkeypatch.setattr(Client, "owner", RowsClient.owner)
     for name in SETTINGS:
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("KTRDR_HOME", environment["KTRDR_HOME"])

@@ -81,8 +81,8 @@ def ended(ktrdr: Run, name: str) -> Record:
 
 def essence(ktrdr: Run, name: str) -> Record:
     """All that must be equal: digest, best epoch, metrics, history without durations."""
-    history = ktrdr("operations", "history", name, "--json").document["history"]
     result = ended(ktrdr, name)["result"]
+    history = ktrdr("operations", "history", name, "--json").document["history"]
     rows = [{key: v for key, v in row.items() if key != "duration"} for row in history]
     return {"result": result | {"model_path": None}, "history": rows}
 
@@ -160,6 +160,8 @@ def test_a_training_goes_on_when_its_command_is_killed_or_its_terminal_closes(
     os.waitpid(pid, 0)
     hung_up = newest[0]["operation_id"]
 
+    ended(ktrdr, killed)
+    ended(ktrdr, hung_up)
     watcher = program("operations", "watch", killed, hung_up)
     assert watcher.status == 0, watcher.err
     assert essence(ktrdr, killed) == essence(ktrdr, straight)
@@ -181,7 +183,7 @@ def test_a_cluster_that_dies_is_noticed_at_once_and_a_resume_makes_the_same_mode
     assert record(ktrdr, name)["status"] == "running"
     assert ktrdr("operations", "why", name, "--json").document["lost"] is True
 
-    resumed = program("operations", "resume", name, "--json")
+    resumed = program("operations", "resume", name, "--detach", "--json")
     assert resumed.status == 0, resumed.err
     straight = detached(program, str(strategy))
     assert essence(ktrdr, name) == essence(ktrdr, straight)
@@ -193,10 +195,10 @@ def test_an_idle_cluster_ends_and_so_does_one_whose_home_is_deleted(
     environment: dict[str, str], program: Run, home: Path, strategy: Path
 ) -> None:
     environment["KTRDR_IDLE_S"] = "1"
-    assert program("train", str(strategy), "--epochs", "2").status == 0
-    first = read_cluster(home)
-    assert first is not None
-    until(lambda: not lives(first.pid, first.process_started_at), "an idle cluster ended")
+    trained = program("train", str(strategy), "--epochs", "2", "--json")
+    assert trained.status == 0, trained.err
+    pid = trained.document["owner"]["pid"]
+    until(lambda: not lives(pid, None), "an idle cluster ended")
     assert not (home / "cluster.json").exists()
 
     # One command after the other, whenever the one before it is just ending.

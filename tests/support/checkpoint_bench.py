@@ -16,7 +16,7 @@ from ktrdr.checkpoints.manifest import Header, ModelHeader, Provenance
 from ktrdr.checkpoints.model_store import write_model
 from ktrdr.checkpoints.write import write_checkpoint
 from ktrdr.driver.heartbeat import Heartbeat
-from ktrdr.driver.names import AttemptKey
+from ktrdr.driver.names import AttemptKey, driver_name
 from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import (
     Checkpoint,
@@ -142,10 +142,14 @@ class Fleet:
     def room(self) -> int:
         return 100
 
-    def launch(self, key: AttemptKey) -> None:
+    def choose(self, key: AttemptKey) -> str:
+        return driver_name(key)
+
+    def launch(self, key: AttemptKey, name: str) -> None:
+        assert name == driver_name(key)
         self.alive.add(key)
 
-    def attach(self) -> set[AttemptKey]:
+    def attach(self, named: Mapping[str, AttemptKey]) -> set[AttemptKey]:  # noqa: ARG002
         return set(self.alive)
 
     def lost(self, key: AttemptKey) -> Lost | None:

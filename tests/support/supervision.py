@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +11,7 @@ from invariants import check_rows
 from sqlalchemy import text
 
 from ktrdr.driver.heartbeat import Heartbeat
-from ktrdr.driver.names import AttemptKey
+from ktrdr.driver.names import AttemptKey, driver_name
 from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import (
     CheckpointType,
@@ -95,11 +95,15 @@ class ScriptedDrivers:
     def room(self) -> int:
         return self.cpus - len(self.alive)
 
-    def launch(self, key: AttemptKey) -> None:
+    def choose(self, key: AttemptKey) -> str:
+        return driver_name(key)
+
+    def launch(self, key: AttemptKey, name: str) -> None:
+        assert name == driver_name(key)
         self.launched.append(key)
         self.alive.add(key)
 
-    def attach(self) -> set[AttemptKey]:
+    def attach(self, named: Mapping[str, AttemptKey]) -> set[AttemptKey]:  # noqa: ARG002
         return set(self.alive)
 
     def lost(self, key: AttemptKey) -> Lost | None:

@@ -16,7 +16,7 @@ from ktrdr.operations.types import Operation
 from ktrdr.storage.root import Storage
 from ktrdr.store import open_store
 from ktrdr.usecases import rerun, resume
-from ktrdr.usecases.submit import Overrides, prepare
+from ktrdr.usecases.submit import TrainingOptions, prepare
 
 
 @pytest.fixture
@@ -40,7 +40,7 @@ def submitted(service: OperationsService, folder: Path, folds: int) -> Operation
     write_bars(folder)
     storage = Storage(folder)
     storage.claim(service.store_id())
-    overrides = Overrides(epochs=3, seed=5)
+    overrides = TrainingOptions(epochs=3, seed=5)
     request, plan = prepare(strategy(folder, folds), overrides, storage)[-1]
     row = service.submit(request, plan, OWNER, "r")
     return service.request_cancel(row.operation_id, 0, "c")

@@ -15,14 +15,14 @@ from ktrdr.data.store import BarStore
 from ktrdr.storage.root import Storage
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.training.plan import planned_dataset
-from ktrdr.usecases.submit import Overrides, prepare
+from ktrdr.usecases.submit import TrainingOptions, prepare
 
 PREPARE = """
 import json, sys
 from pathlib import Path
 from ktrdr.storage.root import Storage
-from ktrdr.usecases.submit import Overrides, prepare
-prepare(Path(sys.argv[1]), Overrides(), Storage(Path(sys.argv[2])))
+from ktrdr.usecases.submit import TrainingOptions, prepare
+prepare(Path(sys.argv[1]), TrainingOptions(), Storage(Path(sys.argv[2])))
 print(json.dumps(sorted({name.partition(".")[0] for name in sys.modules})))
 """
 
@@ -47,9 +47,9 @@ def test_neither_torch_nor_ray_is_loaded(path: Path, storage: Storage) -> None:
 
 
 def test_the_features_on_the_storage_keep_to_their_bound(path: Path, storage: Storage) -> None:
-    prepare(path, Overrides(), storage, 0)
+    prepare(path, TrainingOptions(), storage, 0)
     first = entries(storage)
-    prepare(path, Overrides(start_date="2020-01-10"), storage, 0)
+    prepare(path, TrainingOptions(start_date="2020-01-10"), storage, 0)
     assert len(first) == len(entries(storage)) == 1
     assert first != entries(storage)
 
@@ -58,7 +58,7 @@ def test_a_plan_is_trained_on_its_own_rows_though_the_bars_are_gone(
     path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The cache has them, and their digest names them."""
-    [(request, plan)] = prepare(path, Overrides(), storage)
+    [(request, plan)] = prepare(path, TrainingOptions(), storage)
     strategy = validate_strategy(plan.config, "the plan")
 
     def refuse(*_: Any) -> None:
@@ -70,11 +70,11 @@ def test_a_plan_is_trained_on_its_own_rows_though_the_bars_are_gone(
 
 
 def test_a_damaged_cache_is_mended_from_the_bars(path: Path, storage: Storage) -> None:
-    [(request, plan)] = prepare(path, Overrides(), storage)
+    [(request, plan)] = prepare(path, TrainingOptions(), storage)
     [entry] = entries(storage)
     content = (entry / "inputs.npy").read_bytes()
     (entry / "inputs.npy").write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert prepare(path, Overrides(), storage) == ((request, plan),)
+    assert prepare(path, TrainingOptions(), storage) == ((request, plan),)
     strategy = validate_strategy(plan.config, "the plan")
     assert planned_dataset(request, plan, strategy).digest == plan.dataset_digest
     assert (entry / "inputs.npy").read_bytes() == content

@@ -15,7 +15,7 @@ import yaml
 from ktrdr.data.sample import sample_bars
 from ktrdr.data.store import SYNTHETIC, BarStore
 from ktrdr.storage.root import Storage
-from ktrdr.usecases.submit import Overrides, prepare
+from ktrdr.usecases.submit import TrainingOptions, prepare
 from ktrdr.usecases.verify_resume.verification import Audience, rehearse
 
 CHAOS_SEED = 17
@@ -59,7 +59,7 @@ def test_a_killed_training_ends_as_if_nothing_had_happened(kind: str, tmp_path: 
     content["model"] = {"type": kind, "architecture": MODELS[kind]}
     path = tmp_path / "rehearsed.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
-    request, plan = prepare(path, Overrides(), Storage(tmp_path))[-1]
+    request, plan = prepare(path, TrainingOptions(), Storage(tmp_path))[-1]
     assert request.fold == 2
     found = rehearse(request, plan, 1, CHAOS_SEED, Audience(lambda _: None, lambda _: None))
     assert found.equal, found.first_difference

@@ -11,7 +11,7 @@ import pytest
 from rehearsed_strategy import write_bars, write_strategy
 
 from ktrdr.storage.root import Storage
-from ktrdr.usecases.submit import Overrides, prepare
+from ktrdr.usecases.submit import TrainingOptions, prepare
 from ktrdr.usecases.verify_resume import verification
 from ktrdr.usecases.verify_resume.comparison import StateDifference, first_difference
 from ktrdr.usecases.verify_resume.interruptions import Course, Fuse, Kill, Stop, draw
@@ -38,7 +38,7 @@ def rehearsed(tmp_path: Path) -> Any:
     strategy = write_strategy(tmp_path / "rehearsed.yaml")
 
     def run(kills: int) -> Rehearsal:
-        [(request, plan)] = prepare(strategy, Overrides(), Storage(tmp_path))
+        [(request, plan)] = prepare(strategy, TrainingOptions(), Storage(tmp_path))
         audience = Audience(lambda _: None, lambda _: None)
         return rehearse(request, plan, kills, CHAOS_SEED, audience)
 

@@ -16,6 +16,7 @@ from enum import IntEnum
 from pathlib import Path
 from typing import Any
 
+from ktrdr.files import replacement
 from ktrdr.operations.types import Plan, Request
 
 OPERATION_ID = "op_training_20000101_000000_00000000"
@@ -104,10 +105,8 @@ def read_job(folder: Path) -> tuple[Request, Plan]:
 
 
 def write_outcome(folder: Path, outcome: Mapping[str, Any]) -> None:
-    """Whole or not at all."""
-    draft = folder / f".{_OUTCOME}"
-    draft.write_text(json.dumps(outcome, allow_nan=False), encoding="utf-8")
-    draft.rename(folder / _OUTCOME)
+    with replacement(folder / _OUTCOME) as file:
+        file.write(json.dumps(outcome, allow_nan=False).encode())
 
 
 def has_outcome(folder: Path) -> bool:

@@ -41,6 +41,7 @@ def upgrade() -> None:
         "operations", sa.Column("kill_requested_at", sa.DateTime(timezone=True), nullable=True)
     )
     op.add_column("operations", sa.Column("waiting_for", sa.Text(), nullable=True))
+    op.add_column("operations", sa.Column("driver", sa.Text(), nullable=True))
     op.add_column(
         "operations", sa.Column("warnings", sa.Text(), nullable=False, server_default="[]")
     )
