@@ -13,14 +13,11 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from local_cluster import RowsClient
 from stopped_training import Site
 
 from ktrdr.client import Client
-from ktrdr.operations.types import Owner, OwnerKind
 from ktrdr.settings import Settings
-from ktrdr.usecases import resume
-
-OWNER = Owner("local-of-this-test", OwnerKind.LOCAL)
 
 
 def resumed_apart(
@@ -35,9 +32,8 @@ def resumed_apart(
 
 
 def _resumed(client: Client, operation_id: str) -> dict[str, Any]:
-    service, options = client.service, resume.ResumeOptions()
-    resume.claim(service, client.store_id(), lambda: OWNER, operation_id, options)
     operation = client.operation(operation_id)
+    operation.resume()
     outcome = Site(client, Path()).completed(operation)
     names = ("weights_digest", "epochs", "best_epoch", "metrics")
     return {
@@ -48,5 +44,5 @@ def _resumed(client: Client, operation_id: str) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    with Client() as client:
+    with RowsClient() as client:
         print(json.dumps({name: _resumed(client, name) for name in sys.argv[1:]}))  # noqa: T201
