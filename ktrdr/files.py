@@ -5,11 +5,13 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import BinaryIO
 
 _OPEN_TO_ALL = 0o666  # as far as the umask lets
+_ABANDONED_S = 24 * 3600.0
 
 
 @contextlib.contextmanager
@@ -58,7 +60,8 @@ def sync_folder(path: Path) -> None:
 def _published(
     path: Path, mode: int, give_name: Callable[[Path, Path], None]
 ) -> Iterator[BinaryIO]:
-    draft = path.with_name(f".{path.name[:40]}.tmp-{secrets.token_hex(8)}")
+    prefix = f".{path.name[:40]}.tmp-"
+    draft = path.with_name(prefix + secrets.token_hex(8))
     try:
         with synced(draft, mode) as file:
             yield file
@@ -66,7 +69,17 @@ def _published(
     finally:
         with contextlib.suppress(OSError):
             draft.unlink(missing_ok=True)
+    _remove_abandoned(path.parent, prefix)
     sync_folder(path.parent)
+
+
+def _remove_abandoned(folder: Path, prefix: str) -> None:
+    """Remove drafts of writers that died: those not written to for a day."""
+    for name in os.listdir(folder):
+        if name.startswith(prefix):
+            with contextlib.suppress(OSError):
+                if time.time() - (folder / name).stat().st_mtime > _ABANDONED_S:
+                    (folder / name).unlink()
 
 
 def _name_once(draft: Path, path: Path) -> None:

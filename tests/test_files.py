@@ -58,6 +58,18 @@ def test_a_name_that_cannot_be_replaced_leaves_no_file_behind(tmp_path: Path) ->
     assert os.listdir(tmp_path) == ["answer"]
 
 
+@both
+def test_what_a_dead_writer_left_goes_with_the_next_write(tmp_path: Path, write: Writer) -> None:
+    old, young, other = (tmp_path / f".{n}" for n in ("a.csv.tmp-1", "a.csv.tmp-2", "b.csv.tmp-3"))
+    for path in (old, young, other):
+        path.write_bytes(b"half a fi")
+    for path in (old, other):
+        os.utime(path, (0, 0))
+    with write(tmp_path / "a.csv"):
+        pass
+    assert {path.name for path in tmp_path.iterdir()} == {"a.csv", young.name, other.name}
+
+
 @pytest.mark.parametrize("links", [True, False])
 def test_a_new_file_never_takes_the_place_of_another(
     tmp_path: Path, links: bool, monkeypatch: pytest.MonkeyPatch

@@ -1,4 +1,4 @@
-"""What an attempt that is to be given up has on storage, and what is kept of it there."""
+"""Find the uncommitted checkpoints of an attempt that has ended, and which of them to keep."""
 
 from __future__ import annotations
 

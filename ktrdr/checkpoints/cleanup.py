@@ -1,4 +1,4 @@
-"""What endings and crashes leave on storage, removed by what the rows say and nothing else.
+"""Remove from storage what ended operations and crashes left, as far as the rows allow it.
 
 Whoever runs it may be killed at any step, and several may run it at once: it is finished by
 running it again.
@@ -85,7 +85,7 @@ def delete_checkpoints(service: OperationsService, operation_id: str, files: Fil
 def delete_operation(service: OperationsService, operation_id: str, files: Files = DISK) -> None:
     """Remove an operation that has ended, and everything of it on storage; its model stays.
 
-    Its checkpoints go first: whoever is killed meanwhile leaves an operation without them, to be
+    Its checkpoints go first: a kill meanwhile leaves an operation without them, to be
     deleted again, or a folder that this store does not know. Raises OperationRunning, and
     StorageUnavailable or StoreMismatch when the storage is not there: then nothing has changed.
     """
@@ -123,7 +123,7 @@ def clean_up(service: OperationsService, older_than: timedelta | None) -> Cleanu
 
 
 def ended_attempts(operation: Operation) -> range:
-    """The attempts that nobody may write for any more."""
+    """Return the attempts that have ended: no process writes for them any more."""
     last = operation.attempt if operation.status.terminal else operation.attempt - 1
     return range(1, last + 1)
 
@@ -137,7 +137,7 @@ def _storage(service: OperationsService, operation: Operation, files: Files = DI
 def _remove_rowless(storage: Storage, operation: Operation) -> None:
     """Checkpoints whose rows were never written, after those with rows are doomed.
 
-    Nobody can adopt them: that happens only in the transaction that ends their attempt.
+    They can no longer be adopted: that happens only in the transaction that ends their attempt.
     """
     for attempt in ended_attempts(operation):
         folder = attempt_folder(storage, operation.operation_id, attempt)

@@ -1,4 +1,4 @@
-"""Where checkpoints lie on storage, and how their folders are called."""
+"""Paths and folder names of checkpoints on storage."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Manifests: the last file of a directory to be written, and the word on what the others are.
+"""Manifests: written last into a directory, with the size and digest of every other file.
 
 A manifest is canonical JSON sealed by a digest over itself, so that one changed byte in it is
 found as surely as one in the files that it lists.

@@ -21,7 +21,7 @@ from ktrdr.storage.root import Storage
 def write_model(storage: Storage, header: ModelHeader, files: Mapping[str, bytes]) -> str:
     """Write a reserved version, durable on return; its path relative to the root.
 
-    Repeated for the same operation and attempt it gives the same answer. Raises
+    Repeated for the same operation and attempt it returns the same. Raises
     StorageUnavailable when the disk refuses or something else lies there.
     """
     folder = storage.path("models", header.strategy_name)
@@ -85,7 +85,7 @@ def sweep_staging(
 
 
 def _is_foreign(directory: Path, row: ModelRow, files: Files) -> bool:
-    """Whether somebody has put there, whole, what another attempt made."""
+    """Return whether the model of another attempt lies there, complete."""
     try:
         manifest, _ = read_directory(directory, ModelManifest, files)
     except CheckpointCorrupted:

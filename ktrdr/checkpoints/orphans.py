@@ -1,4 +1,4 @@
-"""Folders on storage that the store does not know: listed, and removed only when a user says so.
+"""Folders on storage that belong to no row of the store; removed only at a user's request.
 
 The storage is listed before the store is read: whatever a training makes meanwhile has its row
 first, so it is never taken for an orphan.

@@ -1,4 +1,4 @@
-"""Reading a sealed directory without trusting a byte of it."""
+"""Read a sealed directory, every file verified against the manifest."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def read_directory(
     """Read a directory's manifest and files, every digest checked.
 
     Raises CheckpointCorrupted naming each file that is missing or wrong (details: `files`), and
-    StorageUnavailable when the operating system does not let us see.
+    StorageUnavailable when the directory cannot be read.
     """
     manifest, contents, findings = _examine(directory, kind, files)
     if findings:
@@ -44,7 +44,7 @@ def inspect_directory(
     """Look at every file of a directory: OK, MISSING, or what is wrong with it, by name.
 
     Without a manifest that can be trusted (None) nothing is known of the other files. Raises
-    StorageUnavailable when the operating system does not let us see.
+    StorageUnavailable when the directory cannot be read.
     """
     try:
         manifest, contents, findings = _examine(directory, kind, files)

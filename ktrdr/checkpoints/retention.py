@@ -1,4 +1,4 @@
-"""Removing checkpoints: only those whose rows an acknowledged transaction has doomed."""
+"""Remove superseded checkpoints: only those that a committed transaction has marked."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ktrdr.storage.root import Storage
 def remove_doomed(storage: Storage, rows: Iterable[Checkpoint]) -> tuple[int, ...]:
     """Remove the directories of doomed rows; the ids of those that are gone, for good or already.
 
-    A row whose directory the disk does not let go is left out, to be tried again later. Raises
+    A row whose directory cannot be removed is left out, to be tried again later. Raises
     StorageUnavailable when the storage is not there: then nothing counts as gone.
     """
     doomed = [row for row in rows if row.doomed_at is not None]

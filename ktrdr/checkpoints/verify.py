@@ -1,4 +1,4 @@
-"""Which checkpoint can be trusted: every digest is checked before a byte of it is used."""
+"""Verify checkpoints: every digest is checked before any content is used."""
 
 from __future__ import annotations
 

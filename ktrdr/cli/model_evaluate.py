@@ -1,4 +1,4 @@
-"""`ktrdr models evaluate`: what a model is worth on stored bars."""
+"""`ktrdr models evaluate`: evaluate a model on stored bars, beside simple baselines."""
 
 from __future__ import annotations
 

@@ -33,13 +33,16 @@ def predict(
     start: Annotated[
         str | None,
         typer.Option(
-            "--from", metavar="DATE", help="First day to answer at, YYYY-MM-DD.", show_default=False
+            "--from",
+            metavar="DATE",
+            help="First day to predict at, YYYY-MM-DD.",
+            show_default=False,
         ),
     ] = None,
     end: Annotated[
         str | None,
         typer.Option(
-            "--to", metavar="DATE", help="Last day to answer at, included.", show_default=False
+            "--to", metavar="DATE", help="Last day to predict at, inclusive.", show_default=False
         ),
     ] = None,
     out: Annotated[

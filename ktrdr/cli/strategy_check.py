@@ -43,35 +43,35 @@ def check(
     strategy would be trained on. Nothing is trained or written. Exit status: 0 clean, whatever
     the warnings say, 1 a leak was found.
     """
-    subject = _subject(call, Path(file), bars.options().checked())
-    drawn_from = secrets.randbelow(2**32) if seed is None else seed
-    found = _examine(subject, drawn_from, points)
+    run = _pipeline_run(call, Path(file), bars.options().checked())
+    sampled_from = secrets.randbelow(2**32) if seed is None else seed
+    found = _examine(run, sampled_from, points)
     call.answer(found, lambda: _say(found))
     return 0 if found["clean"] else _LEAKS
 
 
-def _subject(call: Call, path: Path, overrides: Mapping[str, Any]) -> PipelineRun:
-    from ktrdr.features.leaks import make_subject
+def _pipeline_run(call: Call, path: Path, overrides: Mapping[str, Any]) -> PipelineRun:
+    from ktrdr.features.leaks import run_pipeline
     from ktrdr.storage.root import Storage
     from ktrdr.strategy.loading import load_strategy, with_overrides
     from ktrdr.usecases.submit import selected_bars
 
     strategy = with_overrides(load_strategy(path), overrides)
-    return make_subject(strategy, selected_bars(strategy, Storage(call.settings().storage)))
+    return run_pipeline(strategy, selected_bars(strategy, Storage(call.settings().storage)))
 
 
-def _examine(subject: PipelineRun, seed: int, points: int) -> dict[str, Any]:
+def _examine(run: PipelineRun, seed: int, points: int) -> dict[str, Any]:
     from ktrdr.data.bars import format_us
     from ktrdr.features.dataset_report import report_dataset
     from ktrdr.features.leaks import find_leaks
 
-    findings, portrait = find_leaks(subject, seed, points), report_dataset(subject)
-    strategy = subject.strategy
+    findings, report = find_leaks(run, seed, points), report_dataset(run)
+    strategy = run.strategy
     return {
         "strategy": strategy.name,
         "symbols": list(strategy.symbols),
         "timeframes": list(strategy.timeframes),
-        "folds": [fold.number for fold in subject.folds],
+        "folds": [fold.number for fold in run.folds],
         "seed": seed,
         "points": [
             {"symbol": point.symbol, "at": format_us(point.moment), "place": point.place}
@@ -79,10 +79,10 @@ def _examine(subject: PipelineRun, seed: int, points: int) -> dict[str, Any]:
         ],
         "clean": not findings.leaks,
         "leaks": [leak.as_json() for leak in findings.leaks],
-        "labels": asdict(portrait.labels),
-        "splits": [facts.as_json() for facts in portrait.splits],
-        "features": [asdict(facts) for facts in portrait.features],
-        "warnings": [*portrait.warnings, *findings.notes],
+        "labels": asdict(report.labels),
+        "splits": [facts.as_json() for facts in report.splits],
+        "features": [asdict(facts) for facts in report.features],
+        "warnings": [*report.warnings, *findings.notes],
     }
 
 
@@ -131,7 +131,7 @@ def _facts(found: Found) -> str:
             ("horizon", f"{told}; the longest label took {labels['longest']:,} bars"),
             ("embargo", f"{labels['embargo']:,} bars"),
             ("folds checked", ", ".join(map(str, folds)) if len(folds) > 1 else None),
-            ("drawn from", f"--seed {found['seed']}"),
+            ("sampled from", f"--seed {found['seed']}"),
         ]
     )
 

@@ -16,7 +16,7 @@ from ktrdr.cli.interrupts import Interrupted, Interrupts, disregard_signals
 from ktrdr.cli.training_options import TrainingArguments
 
 if TYPE_CHECKING:
-    from ktrdr.usecases.verify_resume.verification import Glance
+    from ktrdr.usecases.verify_resume.verification import VerificationProgress
 
 _DIFFERENT = 1
 _PLAIN_LINE_EVERY_S = 5.0
@@ -34,7 +34,7 @@ def verify_resume(
         int, typer.Option(min=1, max=1000, help="How often to interrupt it: stops and SIGKILLs.")
     ] = 3,
     chaos_seed: Annotated[
-        int | None, typer.Option(min=0, help="Draw the interruptions of an earlier run again.")
+        int | None, typer.Option(min=0, help="Sample the interruptions of an earlier run again.")
     ] = None,
 ) -> int:
     """Train twice, straight and with stops and kills at random batches, and compare.
@@ -44,7 +44,7 @@ def verify_resume(
     """
     from ktrdr.storage.root import Storage
     from ktrdr.usecases.submit import prepare
-    from ktrdr.usecases.verify_resume.verification import Audience, rehearse
+    from ktrdr.usecases.verify_resume.verification import Observer, verify
 
     interrupts = Interrupts()
     interrupts.install()
@@ -54,30 +54,30 @@ def verify_resume(
     if len(folds) > 1:
         render.say(f"training the last of {len(folds)} folds")
     interrupts.install()  # again: polars, loaded meanwhile, has a SIGINT handler of its own
-    drawn_from = secrets.randbelow(2**32) if chaos_seed is None else chaos_seed
-    render.say(f"interruptions are drawn from --chaos-seed {drawn_from}")
+    sampled_from = secrets.randbelow(2**32) if chaos_seed is None else chaos_seed
+    render.say(f"interruptions are sampled from --chaos-seed {sampled_from}")
     with render.live_line() as live:
         follower = _Follower(interrupts, live)
-        audience = Audience(follower.show, render.say)
-        found = rehearse(request, plan, kills, drawn_from, audience).document()
+        observer = Observer(follower.show, render.say)
+        found = verify(request, plan, kills, sampled_from, observer).document()
     call.answer(found, lambda: _findings(found))
     return 0 if found["equal"] else _DIFFERENT
 
 
 class _Follower:
-    """Shows where it stands: one live line on a terminal, elsewhere a line now and then."""
+    """Shows the progress: one live line on a terminal, elsewhere a line now and then."""
 
     def __init__(self, interrupts: Interrupts, live: Any) -> None:
         self._interrupts = interrupts
         self._live = live
         self._said_at = 0.0
 
-    def show(self, glance: Glance) -> None:
+    def show(self, progress: VerificationProgress) -> None:
         if self._interrupts.count:
             disregard_signals()  # what follows tidies up
             raise Interrupted("stopped: nothing was compared, and nothing is left behind")
-        line = f"{glance.training} training, attempt {glance.attempt}: "
-        line += f"epoch {glance.epoch}/{glance.epochs}" if glance.epochs else "starting"
+        line = f"{progress.training} training, attempt {progress.attempt}: "
+        line += f"epoch {progress.epoch}/{progress.epochs}" if progress.epochs else "starting"
         if self._live is not None:
             self._live(line)
         elif time.monotonic() - self._said_at >= _PLAIN_LINE_EVERY_S:
@@ -86,14 +86,17 @@ class _Follower:
 
 
 def _findings(found: Mapping[str, Any]) -> str:
-    hits = found["interruptions"]
+    interruptions = found["interruptions"]
     pairs = [
         ("resumed is", "equal to straight, bit for bit" if found["equal"] else "DIFFERENT"),
         ("first difference", _difference(found["first_difference"])),
         ("epochs", found["epochs"]),
-        ("interruptions", "; ".join(map(_hit, hits)) or "none: the training ended before"),
+        (
+            "interruptions",
+            "; ".join(map(_past, interruptions)) or "none: the training ended before",
+        ),
         *((f"weights, {name}", digest) for name, digest in found["digests"].items()),
-        ("drawn from", f"--chaos-seed {found['seed']}"),
+        ("sampled from", f"--chaos-seed {found['seed']}"),
     ]
     return render.fields(pairs)
 
@@ -108,6 +111,7 @@ def _difference(difference: Mapping[str, Any] | None) -> str | None:
     return f"in epoch {epoch}{by}: {parts}"
 
 
-def _hit(hit: Mapping[str, Any]) -> str:
-    saving = " while saving" if hit["saving"] else ""
-    return f"{hit['kind']} after epoch {hit['epoch']} batch {hit['batch']}{saving}"
+def _past(interruption: Mapping[str, Any]) -> str:
+    saving = " while saving" if interruption["saving"] else ""
+    where = f"after epoch {interruption['epoch']} batch {interruption['batch']}"
+    return f"{interruption['kind']} {where}{saving}"

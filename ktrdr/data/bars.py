@@ -1,4 +1,4 @@
-"""What bars are, and the checks of the words that name them.
+"""Bars, and the validation of symbols, timeframes and dates.
 
 Bars are stamped with their open time, UTC, in microseconds since 1970. Everything that reaches a
 path or a message (symbols, timeframes, dates) is checked here, once, at the edge.

@@ -1,4 +1,4 @@
-"""Bars that a caller holds as a data frame, and answers as one: polars, or pandas where he has it.
+"""Conversion between bars and data frames: polars, or pandas where it is installed.
 
 Times are open times. What a frame calls `timestamp` is a date and time with a zone, or without one
 in UTC; a pandas frame may have it as its index.
@@ -70,7 +70,7 @@ def with_plain_values(frame: pl.DataFrame) -> pl.DataFrame:
 
 
 def output_path(value: str) -> Path:
-    """The file that an answer is to be written to; Usage unless it can be one."""
+    """Return the path of a file to write results to; Usage unless it can be one."""
     path = Path(value)
     if path.suffix.lower() not in _WRITTEN_AS:
         raise Usage(f"{value[:200]!r}: name a file that ends in {' or '.join(_WRITTEN_AS)}")
@@ -163,7 +163,7 @@ def _floats(column: pl.Series, name: str) -> NDArray[np.float64]:
 
 
 def _check_spacing(bars: Bars) -> None:
-    """Bars of a lower timeframe under the name of a higher one would be answered with nonsense."""
+    """Refuse bars of a lower timeframe under the name of a higher one."""
     steps = np.diff(bars.timestamps)
     close = np.flatnonzero(steps < timeframe_us(bars.timeframe))
     if len(close):

@@ -1,4 +1,4 @@
-"""Bars of a higher timeframe from lower ones of the same symbol, closed ones only.
+"""Resampling of bars to a higher timeframe, closed bars only.
 
 A bucket is the span of one higher bar. Buckets of minutes, hours and days are counted from
 1970-01-01 00:00 UTC, weeks from a Monday 00:00 UTC. A bucket is given once nothing can change it:

@@ -1,4 +1,4 @@
-"""Synthetic bars, labelled as such, so that everything can be tried without market data."""
+"""Synthetic bars, marked as such, to try everything without market data."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from ktrdr.errors import (
     DataNotFound,
     InvalidData,
 )
-from ktrdr.features.input_schema import recipe_of
+from ktrdr.features.input_schema import input_schema_of
 from ktrdr.inference.model import model_files
 from ktrdr.operations.types import FailureReason, ModelRow, Result
 from ktrdr.storage.root import Storage
@@ -44,7 +44,7 @@ def store_model(
         environment=provenance.environment,
         created_at=now,
     )
-    files = model_files(prepared.job.strategy, recipe_of(dataset), outcome.weights)
+    files = model_files(prepared.job.strategy, input_schema_of(dataset), outcome.weights)
     path = write_model(storage, header, files)
     return Result(
         model_path=str(storage.at(path)),

@@ -1,4 +1,4 @@
-"""Several timeframes side by side, each bar known from its close on and not before."""
+"""As-of join of timeframes: a bar is known from its close on."""
 
 from __future__ import annotations
 

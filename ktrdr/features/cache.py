@@ -1,4 +1,4 @@
-"""Datasets computed once, kept in `features` under the digest of all that they are made of."""
+"""A cache of datasets in `features`, keyed by the digest of everything they are made from."""
 
 from __future__ import annotations
 
@@ -67,8 +67,8 @@ def prepare_dataset(
 ) -> str:
     """Return the digest of `cached_dataset`, which is computed and stored where it is not yet.
 
-    A stored one is not read: whoever maps it verifies it. `limit` is for how many bytes the cache
-    may hold after something was added (None: any number), see `trim`.
+    A stored one is not read: it is verified when it is mapped. `limit` bounds the bytes of the
+    cache after something was added (None: without bound), see `trim`.
 
     Raises:
         InvalidData: as `build_dataset`. StorageUnavailable: the cache cannot be read or written.
@@ -87,18 +87,19 @@ def prepare_dataset(
 def trim(folder: Path, limit: int, keep: Path | None = None) -> None:
     """Remove what dead writers left, then entries while all together have more than `limit` bytes.
 
-    Those least recently used go first; `keep`, and what a live process has mapped, stay. While
-    another process writes nothing is removed, nor on a file system without locks.
+    Those least recently used go first; `keep`, what a live process has mapped, and what this
+    user may not remove stay. While another process writes nothing is removed, nor on a file system
+    without locks.
 
-    Raises OSError.
+    Raises OSError when the folder cannot be read.
     """
     with locked(folder / LOCK, fcntl.LOCK_EX | fcntl.LOCK_NB) as alone:
         if not alone:
             return
         for path in folder.iterdir():
             if path.name.startswith((DRAFT, TRASH)):
-                shutil.rmtree(path)
-        entries = [path for path in folder.iterdir() if _KEY.fullmatch(path.name)]
+                shutil.rmtree(path, ignore_errors=True)
+        entries = [p for p in folder.iterdir() if _KEY.fullmatch(p.name) and p.is_dir()]
         sizes = {path: _size(path) for path in sorted(entries, key=_last_used)}
         total = sum(sizes.values())
         for path, size in sizes.items():

@@ -31,7 +31,7 @@ from ktrdr.storage.posix import io_errors
 MANIFEST = "manifest.json"
 DRAFT, TRASH = ".tmp-", ".trash-"
 LOCK = ".lock"
-"""Shared by all who write in the folder: who has it alone knows every draft to be abandoned."""
+"""Every writer in the folder holds it shared: with it exclusive, every draft is abandoned."""
 
 _ARRAYS = ("inputs", "labels", "timestamps")
 _WEIGHTS = "weights"  # where samples do not all count the same
@@ -87,7 +87,7 @@ def store_entry(entry: Path, dataset: Dataset) -> None:
                 draft.mkdir()
                 _write(draft, dataset)
                 if entry.exists() and load_entry(entry) is None:
-                    _remove(entry)
+                    _move_to_trash(entry)
                 _rename(draft, entry)
             finally:
                 shutil.rmtree(draft, ignore_errors=True)
@@ -95,22 +95,28 @@ def store_entry(entry: Path, dataset: Dataset) -> None:
 
 
 def remove_unused(entry: Path) -> bool:
-    """Remove an entry, unless a process that lives has it mapped; whether it is removed."""
+    """Remove an entry, unless a live process has it mapped; whether it is removed."""
     with contextlib.ExitStack() as locks:
         for path in entry.glob("*.npy"):
             if not locks.enter_context(locked(path, fcntl.LOCK_EX | fcntl.LOCK_NB)):
                 return False
-        trash = _rename_to_trash(entry)
-    if trash is not None:
-        shutil.rmtree(trash)
+        try:
+            _move_to_trash(entry)
+        except OSError:
+            return False
     return True
 
 
 @contextlib.contextmanager
 def locked(path: Path, operation: int) -> Iterator[bool]:
-    """Hold a lock on a file; False when it is taken, or the file system has none to give."""
-    with path.open("ab") as file:  # some file systems lock alone only what may be written
-        yield _lock(file, operation)
+    """Hold a lock on a file; False when it is taken, or there is none to be had."""
+    with contextlib.ExitStack() as opened:
+        try:  # for writing: some file systems give no exclusive lock without
+            file = opened.enter_context(path.open("ab"))
+        except OSError:
+            yield False
+        else:
+            yield _lock(file, operation)
 
 
 def _lock(file: IO[bytes], operation: int) -> bool:
@@ -220,17 +226,9 @@ def _rename(draft: Path, entry: Path) -> None:
             raise
 
 
-def _remove(entry: Path) -> None:
-    """Take a damaged entry out of the way; a process that has it mapped keeps its pages."""
-    trash = _rename_to_trash(entry)
-    if trash is not None:
-        shutil.rmtree(trash, ignore_errors=True)
-
-
-def _rename_to_trash(entry: Path) -> Path | None:
+def _move_to_trash(entry: Path) -> None:
+    """Take an entry out of the way and remove it; a process that has it mapped keeps its pages."""
     trash = entry.with_name(f"{TRASH}{entry.name}-{secrets.token_hex(8)}")
-    try:
+    with contextlib.suppress(FileNotFoundError):  # another writer was first
         entry.rename(trash)
-    except FileNotFoundError:
-        return None  # another writer was first
-    return trash
+        shutil.rmtree(trash, ignore_errors=True)

@@ -1,4 +1,4 @@
-"""What a column of the dataset's matrix is, as a network and a stored model must know it."""
+"""Columns of the input matrix: their names, and the memberships of crisp ones."""
 
 from __future__ import annotations
 

@@ -1,10 +1,10 @@
-"""Where training ends and testing begins: chronological cuts, purged and embargoed.
+"""Chronological splits into training, validation and test, purged and embargoed.
 
 The cuts are moments, the same for every symbol. A row may stay in a part only if what its label
 depends on is known `embargo` bars before the first bar of the next part that judges it, and only
 if it lies as far behind the last label of an earlier part that judges it (Lopez de Prado, Advances
-in Financial Machine Learning, 7.4). Of two neighbours always the less precious gives way: training
-to validation, validation to test.
+in Financial Machine Learning, 7.4). Of two neighbours the earlier in this order loses rows:
+training, validation, test.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from ktrdr.strategy.splits import AnySplit, PurgedKFold, WalkForward
 _NEVER = np.iinfo(np.int64).max
 
 SPLITS = ("train", "validation", "test")
-"""From the least precious to the most."""
+"""In the order in which rows are given up: training first, test last."""
 
 
 @dataclass(frozen=True)

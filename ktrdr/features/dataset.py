@@ -1,4 +1,4 @@
-"""The training set: inputs, labels, and splits that do not know their future."""
+"""The dataset of a training: inputs, labels and chronological splits, without look-ahead."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a training set is like: its labels, splits and columns, and what is odd about them."""
+"""A report on a dataset: labels, splits, columns, and warnings."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from ktrdr.features.leaks.pipeline_run import Fold, PipelineRun, SymbolRows
 from ktrdr.features.memberships import grade
 from ktrdr.strategy.input_names import InputGroup, input_groups
 
-MUCH_ALIKE = 0.99  # one value in so many of the rows hardly tells them apart
+MUCH_ALIKE = 0.99  # share of rows with one same value from which a column is nearly constant
 MANY = 0.05  # of the rows
 RARE = 0.01
 
@@ -39,7 +39,7 @@ class LabelFacts:
 class SplitFacts:
     """A split of a symbol in a fold.
 
-    `rows` are left of it, `purged` samples gave way to a split that judges it, or stand too close
+    `rows` are left of it, `purged` samples are purged for a split that evaluates it, or embargoed
     behind one. `samples` are those with enough rows before them for a sequence. `classes` counts
     their labels; where those are values, `mean` and `deviation` describe them.
     """
@@ -91,7 +91,7 @@ class DatasetReport:
 
     @property
     def warnings(self) -> tuple[str, ...]:
-        """What one should know before training; none of it is a look at the future."""
+        """Warnings before training; look-ahead is not among them."""
         return (
             *_label_warnings(self.labels),
             *_split_warnings(self.splits),
@@ -99,17 +99,17 @@ class DatasetReport:
         )
 
 
-def report_dataset(subject: PipelineRun) -> DatasetReport:
+def report_dataset(run: PipelineRun) -> DatasetReport:
     return DatasetReport(
-        _labels(subject),
-        tuple(facts for fold in subject.folds for facts in _splits(subject, fold)),
-        tuple(_features(subject)),
+        _labels(run),
+        tuple(facts for fold in run.folds for facts in _splits(run, fold)),
+        tuple(_features(run)),
     )
 
 
-def _labels(subject: PipelineRun) -> LabelFacts:
-    spec = subject.strategy.training
-    ahead = [(one.rows.known_at - one.rows.bars)[one.rows.is_sample] for one in subject.symbols]
+def _labels(run: PipelineRun) -> LabelFacts:
+    spec = run.strategy.training
+    ahead = [(one.rows.known_at - one.rows.bars)[one.rows.is_sample] for one in run.symbols]
     return LabelFacts(
         source=spec.labels.source,
         horizon=spec.labels.horizon,
@@ -119,17 +119,17 @@ def _labels(subject: PipelineRun) -> LabelFacts:
     )
 
 
-def _splits(subject: PipelineRun, fold: Fold) -> Iterator[SplitFacts]:
+def _splits(run: PipelineRun, fold: Fold) -> Iterator[SplitFacts]:
     for name in SPLITS:
-        for place in range(len(subject.symbols)):
+        for place in range(len(run.symbols)):
             if any(piece.split == name for piece in fold.stretches):
-                yield _split(subject, fold, name, place)
+                yield _split(run, fold, name, place)
 
 
-def _split(subject: PipelineRun, fold: Fold, name: str, place: int) -> SplitFacts:
-    one, data = subject.symbols[place], fold.dataset
+def _split(run: PipelineRun, fold: Fold, name: str, place: int) -> SplitFacts:
+    one, data = run.symbols[place], fold.dataset
     rows = _rows_of(data, name, one.symbol)
-    inside = data.samples(getattr(data.splits, name), subject.strategy.model.sequence_length)
+    inside = data.samples(getattr(data.splits, name), run.strategy.model.sequence_length)
     samples = np.intersect1d(inside, rows, assume_unique=True)
     labels, stamps = data.labels[samples], data.timestamps[rows]
     names = data.class_names
@@ -171,10 +171,10 @@ def _purged(one: SymbolRows, fold: Fold, name: str, place: int) -> int:
     return count
 
 
-def _features(subject: PipelineRun) -> Iterator[FeatureFacts]:
-    data = subject.folds[0].dataset
+def _features(run: PipelineRun) -> Iterator[FeatureFacts]:
+    data = run.folds[0].dataset
     seen, column = dict[bytes, str](), 0
-    for group, transform in zip(input_groups(subject.strategy), data.transforms, strict=True):
+    for group, transform in zip(input_groups(run.strategy), data.transforms, strict=True):
         width = len(transform.columns)
         block = np.ascontiguousarray(data.inputs[:, column : column + width].T)
         uncovered = _uncovered(group, data, block, column)
@@ -234,7 +234,7 @@ def _label_warnings(labels: LabelFacts) -> Iterator[str]:
 
 def _split_warnings(splits: tuple[SplitFacts, ...]) -> Iterator[str]:
     if {facts.split for facts in splits} == {"train"}:
-        yield "splits: nothing judges the training: there is neither validation nor test"
+        yield "splits: there is neither validation nor test to evaluate the training"
     for facts in splits:
         rare = [
             f"{name} {count:,}"

@@ -1,4 +1,4 @@
-"""What is fitted to training values: memberships of `auto` sets, and scalers of raw inputs.
+"""Parameters fitted to training values: `auto` memberships, and scalers of raw inputs.
 
 Everything here is a pure function of the values it is given, whatever their memory layout, and is
 stored with the model: the values of other splits are never seen.

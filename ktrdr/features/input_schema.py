@@ -1,4 +1,4 @@
-"""How a model's inputs are made and which bars it has seen: kept with the model."""
+"""How a model's inputs are made, and the rows of its splits; stored with the model."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class TrainingRange:
 
 
 @dataclass(frozen=True)
-class Recipe:
+class InputSchema:
     """What `strategy` and bars need beside them to become inputs, and what the splits were."""
 
     columns: tuple[InputColumn, ...]
@@ -38,7 +38,7 @@ class Recipe:
         }
 
     @classmethod
-    def from_json(cls, data: Any) -> Recipe:
+    def from_json(cls, data: Any) -> InputSchema:
         """What `as_json` gave; raises ValueError for anything else."""
         try:
             return cls(
@@ -50,8 +50,8 @@ class Recipe:
             raise ValueError(f"not how inputs are made: {error}") from None
 
 
-def recipe_of(dataset: Dataset) -> Recipe:
-    return Recipe(dataset.columns, dataset.transforms, tuple(_seen(dataset)))
+def input_schema_of(dataset: Dataset) -> InputSchema:
+    return InputSchema(dataset.columns, dataset.transforms, tuple(_seen(dataset)))
 
 
 def _seen(dataset: Dataset) -> Iterator[TrainingRange]:

@@ -1,4 +1,4 @@
-"""Membership functions: how much a value belongs to a fuzzy set, from 0 to 1.
+"""Membership functions: the grade of a value in a fuzzy set, from 0 to 1.
 
 `grade` takes arrays and `grade_one` a single number; `ktrdr.training.memberships` is the same in
 torch, with gradients. All give the same grades: those of scalars and arrays differ by the last bit

@@ -1,4 +1,4 @@
-"""From bars to the values that the network's inputs are made of: indicators at every timeframe.
+"""From bars to the values that inputs are made of: indicators at every timeframe.
 
 Nothing here is fitted: the strategy and the bars that have closed determine a row's values.
 """

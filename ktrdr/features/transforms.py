@@ -1,4 +1,4 @@
-"""From an indicator's values to columns of the matrix: graded, scaled, or as they are.
+"""From an indicator's values to columns of the matrix: graded, scaled or raw.
 
 What a strategy leaves open (`auto` memberships, scalers) is fitted on the values of the training
 rows and on nothing else, and kept with the model.

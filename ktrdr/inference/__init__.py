@@ -1,1 +1,1 @@
-"""What a finished model is used for: prediction, rules, evaluation."""
+"""Use of a finished model: prediction, rules, evaluation."""

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from ktrdr.checkpoints.manifest import ModelManifest
 from ktrdr.errors import CheckpointCorrupted, KtrdrError
 from ktrdr.features.columns import InputColumn
-from ktrdr.features.input_schema import Recipe
+from ktrdr.features.input_schema import InputSchema
 from ktrdr.inference.prediction import market_of, predict
 from ktrdr.inference.trained_network import TrainedNetwork
 from ktrdr.strategy.loading import validate_strategy
@@ -21,13 +21,15 @@ if TYPE_CHECKING:
     import polars as pl
 
 
-def model_files(strategy: Strategy, recipe: Recipe, weights: StateDict) -> dict[str, bytes]:
+def model_files(
+    strategy: Strategy, input_schema: InputSchema, weights: StateDict
+) -> dict[str, bytes]:
     """The files of a stored model: its weights, the effective strategy, how inputs are made."""
     config = strategy.model_dump(mode="json", exclude_none=True)
     return {
         "model.pt": save_state(dict(weights)),
         "strategy.json": json.dumps(config, indent=1, sort_keys=True).encode(),
-        "features.json": json.dumps(recipe.as_json(), indent=1).encode(),
+        "features.json": json.dumps(input_schema.as_json(), indent=1).encode(),
     }
 
 
@@ -37,7 +39,7 @@ class LoadedModel(TrainedNetwork):
     def predict(
         self, bars: Any, *, timeframe: str | None = None, symbol: str | None = None
     ) -> pl.DataFrame:
-        """What the model says at each closed bar that has enough history: a polars frame.
+        """Predict at each closed bar that has enough history; returns a polars frame.
 
         Its first column is `timestamp`, the bar's open time (UTC). Then comes for each class its
         probability, under the class's name, or, for a regression, `value`. A row depends on the
@@ -65,9 +67,9 @@ def load_model(manifest: ModelManifest, files: Mapping[str, bytes]) -> LoadedMod
         raise CheckpointCorrupted(f"{origin} lacks {missing[0]}: restore it from a backup")
     try:
         strategy = validate_strategy(json.loads(files["strategy.json"]), f"{origin} strategy.json")
-        recipe = _recipe(manifest, files)
+        input_schema = _input_schema(manifest, files)
         num_outputs = 1 if strategy.is_regression else len(manifest.class_names)
-        module = build_model(strategy.model, recipe.columns, num_outputs, seed=0)
+        module = build_model(strategy.model, input_schema.columns, num_outputs, seed=0)
     except (ValueError, KtrdrError) as error:
         raise CheckpointCorrupted(
             f"{origin}: what it was made of cannot be read: {error}"
@@ -78,17 +80,17 @@ def load_model(manifest: ModelManifest, files: Mapping[str, bytes]) -> LoadedMod
         raise CheckpointCorrupted(f"{origin}: its weights are not those of its manifest")
     module.eval()
     names = tuple(manifest.class_names)
-    return LoadedModel(module, strategy, recipe, names, manifest.version)
+    return LoadedModel(module, strategy, input_schema, names, manifest.version)
 
 
-def _recipe(manifest: ModelManifest, files: Mapping[str, bytes]) -> Recipe:
+def _input_schema(manifest: ModelManifest, files: Mapping[str, bytes]) -> InputSchema:
     """How the model's inputs are made; ValueError when that cannot be read.
 
     Models of earlier versions have no `features.json`: their inputs are what their names say.
     """
     if "features.json" not in files:
-        return Recipe(tuple(map(InputColumn, manifest.input_names)))
-    recipe = Recipe.from_json(json.loads(files["features.json"]))
-    if [column.name for column in recipe.columns] != manifest.input_names:
+        return InputSchema(tuple(map(InputColumn, manifest.input_names)))
+    input_schema = InputSchema.from_json(json.loads(files["features.json"]))
+    if [column.name for column in input_schema.columns] != manifest.input_names:
         raise ValueError("the columns of features.json are not the inputs of its manifest")
-    return recipe
+    return input_schema

@@ -1,4 +1,4 @@
-"""From bars to a model's answers, through the very steps that made its training rows."""
+"""From bars to predictions, by the same pipeline as the training rows."""
 
 from __future__ import annotations
 
@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 class ModelInputs:
     """A model's inputs over a symbol's bars.
 
-    `first` is the index of the first base bar that the model can answer at: it has the history that
-    training asked for, and `sequence_length` - 1 rows before it.
+    `first` is the index of the first base bar with a prediction: it has the history that training
+    asked for, and `sequence_length` - 1 rows before it.
     """
 
     inputs: Inputs
@@ -41,7 +41,7 @@ class ModelInputs:
         return self.inputs.base
 
     def between(self, start: int, stop: int) -> NDArray[np.float32]:
-        """The input rows from which the answers at the base bars [start, stop) are made."""
+        """Return the input rows for predictions at the base bars [start, stop)."""
         before = self.first - self.inputs.first
         low = start - before - self.inputs.first
         rows: NDArray[np.float32] = self.inputs.matrix[low : stop - self.inputs.first]
@@ -54,7 +54,7 @@ def predict(
     start_us: int | None = None,
     end_us: int | None = None,
 ) -> pl.DataFrame:
-    """A model's answers at the bars that open within [start_us, end_us]; None leaves it open.
+    """Predict at the bars that open within [start_us, end_us]; None leaves it open.
 
     All bars before them are history. See `LoadedModel.predict` for the columns.
 
@@ -84,7 +84,7 @@ def model_inputs(model: TrainedNetwork, market: Market) -> ModelInputs:
         base = inputs.base
         raise InvalidData(
             f"{len(base):,} bars of {base.symbol} {base.timeframe} are too few: {model.name} needs "
-            f"{inputs.first:,} bars of history and then {length:,} for its first answer; give "
+            f"{inputs.first:,} bars of history and then {length:,} for its first prediction; give "
             "earlier bars too",
             bars=len(base),
             needed=first + 1,
@@ -93,7 +93,7 @@ def model_inputs(model: TrainedNetwork, market: Market) -> ModelInputs:
 
 
 def rows_between(made: ModelInputs, start_us: int | None, end_us: int | None) -> tuple[int, int]:
-    """The base bars [start, stop) that can be answered and open within [start_us, end_us].
+    """Return the base bars [start, stop) with predictions that open within [start_us, end_us].
 
     Raises InvalidData where there are none.
     """
@@ -122,7 +122,7 @@ def bars_between(base: Bars, start_us: int | None, end_us: int | None) -> tuple[
 
 def transforms_of(model: TrainedNetwork) -> tuple[Transform, ...]:
     """Those of its training; a model of an earlier version has only what its strategy says."""
-    return model.recipe.transforms or unfitted(model.strategy)
+    return model.input_schema.transforms or unfitted(model.strategy)
 
 
 def at_timeframes(strategy: Strategy, timeframes: tuple[str, ...]) -> Strategy:
@@ -143,7 +143,7 @@ def timeframes_for(model: TrainedNetwork, timeframe: str | None) -> tuple[str, .
     check_timeframe(timeframe)
     if len(own) > 1:
         raise Usage(
-            f"{model.name} answers at {model.strategy.base_timeframe} bars and sees "
+            f"{model.name} predicts at {model.strategy.base_timeframe} bars and sees "
             f"{', '.join(own)}: it cannot be used on {timeframe} bars; leave the timeframe out"
         )
     return (timeframe,)

@@ -1,4 +1,4 @@
-"""What a trained rule base says, as rules and curves that a person can read."""
+"""The rules and membership curves of a trained rule base, readable for people."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ _NUM_STRONGEST = 3
 
 
 @dataclass(frozen=True)
-class Rule:
+class FuzzyRule:
     """A rule; what it says holds where it fires alone.
 
     `weight` is what its firing counts beside the others', 1 before training. `support` is its mean
-    share of the answers on the training rows, before training. `contributions` are the logit of
+    share of the output on the training rows, before training. `contributions` are the logit of
     each class, or the value, that it concludes where it fired on average; `strongest` are the
     inputs that change its conclusion most, each with the change per standard deviation (none where
     conclusions are constant).
@@ -73,7 +73,7 @@ class FuzzyInput:
     curves: tuple[MovedCurve, ...]
 
 
-def rules_of(model: LoadedModel) -> list[Rule]:
+def rules_of(model: LoadedModel) -> list[FuzzyRule]:
     """The rules of a stored model; Usage where its type has none."""
     return read_rules(_rule_base(model), model.columns, model.class_names)
 
@@ -85,7 +85,7 @@ def inputs_of(model: LoadedModel) -> list[FuzzyInput]:
 
 def read_rules(
     module: NeuroFuzzyNetwork, columns: Sequence[InputColumn], class_names: Sequence[str]
-) -> list[Rule]:
+) -> list[FuzzyRule]:
     """All rules, the weightiest first; of equal weights those with more support.
 
     `class_names` is empty for a regression.
@@ -98,7 +98,7 @@ def read_rules(
         contributions = module.constants[place].tolist()
         best = max(range(len(names)), key=contributions.__getitem__)
         rules.append(
-            Rule(
+            FuzzyRule(
                 number=place + 1,
                 conditions=tuple(
                     (column.name, column.memberships[member][0])

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from ktrdr.features.columns import InputColumn
-from ktrdr.features.input_schema import Recipe
+from ktrdr.features.input_schema import InputSchema
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.batch_invariant import one_thread, predictions
 from ktrdr.training.batches import sequences
@@ -23,7 +23,7 @@ class TrainedNetwork:
 
     module: nn.Module
     strategy: Strategy
-    recipe: Recipe
+    input_schema: InputSchema
     """How its inputs are made."""
     class_names: tuple[str, ...]
     """Empty for a regression."""
@@ -39,7 +39,7 @@ class TrainedNetwork:
     @property
     def columns(self) -> tuple[InputColumn, ...]:
         """What the rows of its inputs hold, in their order."""
-        return self.recipe.columns
+        return self.input_schema.columns
 
     @property
     def input_names(self) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""The picture of an evaluation: whether confidences hold, and what following the answers made."""
+"""The plot of an evaluation: reliability diagram and equity curve."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _PANEL_INCHES = (5.0, 3.6)
 
 
 def draw_evaluation(evaluation: Evaluation, path: Path) -> None:
-    """A reliability diagram, where there are classes, beside the curves of one unit's worth.
+    """A reliability diagram, where there are classes, beside the equity curves.
 
     Raises OutputLost where the file cannot be written.
     """
@@ -76,6 +76,6 @@ def _draw_equity(panel: Axes, equity: Equity) -> None:
         ("buy and hold", equity.held),
     ):
         panel.plot(stamps, np.asarray(curve[::step]), label=label, linewidth=1.0)
-    panel.set(title="worth of 1")
+    panel.set(title="equity (start = 1)")
     panel.tick_params(axis="x", labelrotation=30, labelsize="x-small")
     panel.legend(fontsize="x-small")

@@ -1,4 +1,4 @@
-"""Pictures: the only place that knows matplotlib, which is loaded where one is drawn."""
+"""Plots; matplotlib is loaded only when one is drawn."""
 
 from __future__ import annotations
 

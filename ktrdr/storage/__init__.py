@@ -1,1 +1,1 @@
-"""The storage root: confined paths, durable file calls, and the marker that says whose it is."""
+"""The storage root: confined paths, durable file calls, and the marker of its store."""

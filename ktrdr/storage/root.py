@@ -1,4 +1,4 @@
-"""The storage root: confined paths, and the marker that says whose it is."""
+"""The storage root: confined paths, and the marker of the store that it belongs to."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What a user writes: the strategy's grammar, read from YAML into frozen values."""
+"""The strategy grammar, read from YAML into frozen values."""

@@ -1,4 +1,4 @@
-"""Where two strategies differ, and which of that a resume may accept with `--allow-changes`.
+"""Differences between two strategies, and which of them `--allow-changes` accepts.
 
 Accepted is what leaves the checkpoint loadable, the data and the network as they are, and the
 epochs so far comparable with those to come. The rules are data; docs/resume.md is made from them.

@@ -1,4 +1,4 @@
-"""The values that a strategy is made of: names and numbers with their bounds, closed mappings."""
+"""Field types of a strategy: names and numbers with bounds, closed mappings."""
 
 from __future__ import annotations
 

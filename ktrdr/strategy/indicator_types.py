@@ -1,4 +1,4 @@
-"""An indicator as a strategy names it: closed classes, made from the table.
+"""Indicator types of the grammar: closed classes, made from the table.
 
 Types with the same parameters, defaults and source share a class: a hundred of them would take
 longer to build than most commands run.
@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from ktrdr.strategy.field_types import Closed, Number
 from ktrdr.strategy.indicators import (
     INDICATORS,
-    Choice,
+    ChoiceParameter,
     IndicatorGrammar,
     Parameter,
     canonical_type,
@@ -119,8 +119,8 @@ def _class(names: list[str]) -> type[Indicator]:
     return create_model(names[0], __base__=Indicator, **fields)
 
 
-def _values_of(parameter: Parameter | Choice) -> Any:
-    if isinstance(parameter, Choice):
+def _values_of(parameter: Parameter | ChoiceParameter) -> Any:
+    if isinstance(parameter, ChoiceParameter):
         return Annotated[Literal[parameter.choices], BeforeValidator(_lower)]
     if parameter.is_integer:
         return Annotated[int, Field(strict=True, ge=parameter.least, le=parameter.most)]

@@ -59,7 +59,7 @@ class Parameter:
 
 
 @dataclass(frozen=True)
-class Choice:
+class ChoiceParameter:
     """A knob with words for values."""
 
     name: str
@@ -77,7 +77,7 @@ class IndicatorGrammar:
     """
 
     type: str
-    parameters: tuple[Parameter | Choice, ...]
+    parameters: tuple[Parameter | ChoiceParameter, ...]
     outputs: tuple[str, ...]
     source: str | None = "close"
     aliases: tuple[str, ...] = ()
@@ -158,7 +158,7 @@ _OF_ONE_SERIES = (
     ),
     IndicatorGrammar(
         "distancefromma",
-        (_period(20), Choice("ma_type", "sma", ("sma", "ema"))),
+        (_period(20), ChoiceParameter("ma_type", "sma", ("sma", "ema"))),
         ("distance",),
         aliases=("distance_from_moving_average",),
     ),

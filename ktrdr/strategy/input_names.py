@@ -1,4 +1,4 @@
-"""The inputs of the network one by one: in which order they stand and what they are called."""
+"""The network's inputs in their order, and their names."""
 
 from __future__ import annotations
 

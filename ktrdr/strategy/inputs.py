@@ -1,4 +1,4 @@
-"""What the network sees: fuzzy sets and raw indicators, each at some of the timeframes."""
+"""The `nn_inputs` section: fuzzy sets and raw indicators at timeframes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a model is to foresee, as a strategy says it.
+"""The labels section of a strategy: sources and their parameters.
 
 Each source has a `horizon`: how many bars a label looks ahead at most, or None where that is as
 long as a swing of the market lasts.

@@ -1,4 +1,4 @@
-"""Reading strategies: YAML text to a checked `Strategy`, with every mistake named at once."""
+"""Loading of strategies: YAML text to a checked `Strategy`, all mistakes at once."""
 
 from __future__ import annotations
 
@@ -313,7 +313,7 @@ def _unknown_indicator(given: Any) -> str:
 
 
 def _keys_at(loc: tuple[int | str, ...]) -> list[str]:
-    """The keys that the grammar knows at a place, to propose the nearest one."""
+    """Return the keys of the grammar at a path, to propose the nearest one."""
     model: type[BaseModel] | None = Strategy
     for step in loc:
         if str(step) in CLASS_OF_TAG:

@@ -1,4 +1,4 @@
-"""The networks that a strategy can ask for; the head's size follows the labels."""
+"""The networks of the grammar; the size of the head follows the labels."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class MLP(Closed):
 
     @property
     def sequence_length(self) -> int | None:
-        """Rows that one answer is made from; None: a single one, without an axis for them."""
+        """Rows of one prediction; None: a single one, without an axis for them."""
         return None
 
 

@@ -1,4 +1,4 @@
-"""The strategy grammar (v3) as closed, frozen types: known keys are obeyed, others are errors."""
+"""The strategy grammar (v3) as closed, frozen types: unknown keys are errors."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class SingleTimeframe(Closed):
 
 
 class SeveralTimeframes(Closed):
-    """The network answers at every bar of the base timeframe, the shortest unless given."""
+    """The network predicts at every bar of the base timeframe, the shortest unless given."""
 
     mode: Literal["multi_timeframe"]
     list: Annotated[tuple[Timeframe, ...], Field(min_length=1, max_length=100)]

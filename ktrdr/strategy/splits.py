@@ -1,4 +1,4 @@
-"""How rows are divided between training, validation and test, in order of time.
+"""The split section: training, validation and test in order of time.
 
 Shares are of the labelled rows of all symbols together, cut at moments that hold for every symbol.
 Between two parts of different use a gap is left: as wide as the labels look ahead, and `embargo`

@@ -1,4 +1,4 @@
-"""The training section of a strategy: how to train, on which labels, and when to stop."""
+"""The training section: optimizer, schedule, early stopping, labels and splits."""
 
 from __future__ import annotations
 

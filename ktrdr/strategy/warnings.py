@@ -1,4 +1,4 @@
-"""What a strategy says without any effect on its training: no mistake, but worth knowing."""
+"""Notes on settings of a strategy that have no effect on its training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A network's predictions outside training, row by row the same whoever stands beside them."""
+"""Batch-invariant inference: a row's prediction does not depend on the rows beside it."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ they are given, so a last batch that is not full is filled up with zeros."""
 
 
 def predictions(
-    model: Callable[[Tensor], Tensor], inputs: Tensor, places: Tensor | None = None
+    model: Callable[[Tensor], Tensor], inputs: Tensor, indices: Tensor | None = None
 ) -> Tensor:
-    """What a network in evaluation mode says to samples [N, ...], in their order: [N, outputs].
+    """Return the outputs of a network in evaluation mode for samples [N, ...]: [N, outputs].
 
-    `places` names the samples among `inputs`; None: all. A row's answer depends on nothing but the
-    row. No random state is used.
+    `indices` are those of the samples in `inputs`; None: all. A prediction depends on its row
+    alone. No random state is used.
     """
-    count = len(inputs) if places is None else len(places)
+    count = len(inputs) if indices is None else len(indices)
     # Always the same memory, laid out alike: a view of other rows has other strides, or begins
     # where vectors of the processor do not, and both can change how a product is rounded.
     shown = inputs.new_zeros(BATCH_ROWS, *inputs.shape[1:])
@@ -29,7 +29,7 @@ def predictions(
     with torch.no_grad():
         for start in range(0, max(count, 1), BATCH_ROWS):
             stop = min(start + BATCH_ROWS, count)
-            part = inputs[start:stop] if places is None else inputs[places[start:stop]]
+            part = inputs[start:stop] if indices is None else inputs[indices[start:stop]]
             shown[: len(part)] = part
             shown[len(part) :] = 0
             found.append(model(shown)[: len(part)].clone())

@@ -1,4 +1,4 @@
-"""Batches without a loader: a split lies whole on the device, shuffled once per epoch."""
+"""Batches without a loader: a split lies on the device, shuffled once per epoch."""
 
 from __future__ import annotations
 

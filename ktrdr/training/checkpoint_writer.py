@@ -1,4 +1,4 @@
-"""Checkpoints in the background: the training thread takes a snapshot and trains on."""
+"""Background writing of checkpoints: training goes on after a snapshot."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""All that the training loop knows of the world around it, and a local twin without Ray or SQL."""
+"""The interface between the training loop and its surroundings, and a local context."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ class Context(Protocol):
 
     @property
     def stop_requested(self) -> StopKind | None:
-        """Who wants the training to stop; read before every batch, so it must cost nothing."""
+        """The kind of stop that was requested; read before every batch, so it must be cheap."""
 
     def clock(self) -> float:
         """Seconds that never go backwards."""

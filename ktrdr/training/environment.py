@@ -1,4 +1,4 @@
-"""What besides code and data decides on the bits of a result: recorded, and compared on resume."""
+"""The environment that decides on the bits of a result; recorded, compared on resume."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether a resume makes the same model, bit for bit: judged where the batches are computed."""
+"""Whether a resume is bitwise exact, judged by the environment in which it trains."""
 
 from __future__ import annotations
 

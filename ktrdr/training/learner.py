@@ -1,4 +1,4 @@
-"""The arithmetic of training: a network, its optimizer, and what is remembered between epochs."""
+"""The learner: network, optimizer, and the state between epochs."""
 
 from __future__ import annotations
 

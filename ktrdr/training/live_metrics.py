@@ -1,4 +1,4 @@
-"""What the progress of a running training shows, from the first batches on."""
+"""The metrics in the progress of a running training."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a network's outputs mean for each output format: their loss, and how right they are."""
+"""Loss, predictions and hits of each output format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Optimizers and learning rate schedules, each knob of the strategy handed to torch."""
+"""Optimizers and learning rate schedules."""
 
 from __future__ import annotations
 

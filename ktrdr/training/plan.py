@@ -1,4 +1,4 @@
-"""What a plan trains on, and what its checkpoints say of it; to load it needs no torch."""
+"""The dataset and the checkpoint provenance of a plan; to load it needs no torch."""
 
 from __future__ import annotations
 
@@ -75,7 +75,7 @@ def _check_digest(digest: str, request: Request, plan: Plan) -> None:
 
 
 def planned_market(plan: Plan, strategy: Strategy) -> Market:
-    """The stored bars of a plan's spans, as they were.
+    """Return the stored bars of a plan's spans, as they were.
 
     Raises:
         DataNotFound, DataChanged: they are not.
@@ -118,7 +118,7 @@ def planned_job(request: Request, plan: Plan, strategy: Strategy, dataset: Datas
 
 
 def _revised(sources: Sequence[Bars], before: Sequence[Span]) -> DataChanged:
-    """What can be said of it: the old rows are not kept."""
+    """Describe the change as far as spans tell it: the old rows are not kept."""
     changed = [(span, now) for span, now in zip(before, sources, strict=True)]
     differing = [(span, now) for span, now in changed if span_of(now) != span] or changed
     span, now = differing[0]

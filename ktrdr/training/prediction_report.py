@@ -1,4 +1,4 @@
-"""The figures of a test: what a network's predictions are worth, as JSON values."""
+"""Test metrics of a network's predictions, as JSON values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""From a checkpoint to the state that training goes on from; nothing in it is trusted unread."""
+"""Restore the state of a training from a verified checkpoint."""
 
 from __future__ import annotations
 

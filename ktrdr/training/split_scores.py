@@ -1,4 +1,4 @@
-"""How good a network is on a split it does not train on."""
+"""Loss and hit rate of a network on a split."""
 
 from __future__ import annotations
 

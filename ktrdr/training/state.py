@@ -1,4 +1,4 @@
-"""Exactly what a resume restores: copied at a batch boundary, written without pickled objects."""
+"""The state that a resume restores: copied at a batch boundary, stored without pickle."""
 
 from __future__ import annotations
 

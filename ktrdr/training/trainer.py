@@ -1,4 +1,4 @@
-"""The training loop: from the first batch, or a checkpoint's position, to a model or a stop."""
+"""The training loop: from the first batch, or a checkpoint, to a model or a stop."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Weights of a network: digested by tensor, stored and loaded without pickle."""
+"""Weights of a network: digest by tensor, stored and loaded without pickle."""
 
 from __future__ import annotations
 

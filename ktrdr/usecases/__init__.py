@@ -1,1 +1,1 @@
-"""What a client does, whatever the face: submit, resume, verify. No Ray."""
+"""Use cases of a client: submit, resume, verify. No Ray."""

@@ -1,4 +1,4 @@
-"""The owner of an operation: whether it lives, and what to do when it just ends."""
+"""The owner of an operation: whether it is alive, and retries when it just ends."""
 
 from __future__ import annotations
 

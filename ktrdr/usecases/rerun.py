@@ -1,4 +1,4 @@
-"""Train again what an operation trained, with the same settings, from the beginning."""
+"""Submit an operation again with the same settings."""
 
 from __future__ import annotations
 

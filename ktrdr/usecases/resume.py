@@ -1,7 +1,7 @@
-"""A user's resume up to its one guarded write: status, checkpoint, strategy, data, in this order.
+"""Resume: check status, checkpoint, strategy and data, in this order, then one guarded write.
 
-Whatever is wrong, nothing has changed. When a check fails, the row is read once more: a late
-loser learns that somebody else resumed first, not of a puzzle that this made.
+When a check fails nothing has changed, and the row is read once more: when another client resumed
+first, that is the error.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ def claim(
     store_id: str,
     owner: Callable[[], Owner],
     operation_id: str,
-    wish: ResumeOptions,
+    options: ResumeOptions,
 ) -> Operation:
     """Take a stopped operation into its next attempt.
 
@@ -65,10 +65,10 @@ def claim(
     """
     for _ in range(_TRIES - 1):
         try:
-            return _claim_once(service, store_id, owner, operation_id, wish)
+            return _claim_once(service, store_id, owner, operation_id, options)
         except _ChosenIsGone:
             continue
-    return _claim_once(service, store_id, owner, operation_id, wish)
+    return _claim_once(service, store_id, owner, operation_id, options)
 
 
 class _ChosenIsGone(CheckpointNotFound):
@@ -80,13 +80,13 @@ def _claim_once(
     store_id: str,
     owner: Callable[[], Owner],
     operation_id: str,
-    wish: ResumeOptions,
+    options: ResumeOptions,
 ) -> Operation:
     row = service.get(operation_id)
     dead = row.owner.id if seen_dead(row.owner) else None
     service.check_resumable(row, dead)
     try:
-        checked = _checked(service, store_id, row, wish)
+        checked = _checked(service, store_id, row, options)
     except KtrdrError:
         now = service.get(operation_id)
         service.check_resumable(now, dead)
@@ -100,7 +100,7 @@ def _claim_once(
 
 
 def _checked(
-    service: OperationsService, store_id: str, row: Operation, wish: ResumeOptions
+    service: OperationsService, store_id: str, row: Operation, options: ResumeOptions
 ) -> Callable[[Owner], Resumption]:
     """Make every check; what is to be written lacks only the owner."""
     storage = Storage(Path(row.plan.storage))
@@ -112,7 +112,7 @@ def _checked(
             f" settings with `ktrdr operations rerun {row.operation_id}`"
         )
     chosen, manifest, passed_over = latest_good(storage, rows)
-    strategy, request, plan = _strategy(row, chosen, wish)
+    strategy, request, plan = _strategy(row, chosen, options)
     check_planned_data(request, plan, strategy)
     # What the driver will find; it compares its own environment when it starts.
     expected = {**manifest.environment, **package_versions()}
@@ -130,12 +130,12 @@ def _checked(
 
 
 def _strategy(
-    row: Operation, chosen: Checkpoint, wish: ResumeOptions
+    row: Operation, chosen: Checkpoint, options: ResumeOptions
 ) -> tuple[Strategy, Request, Plan]:
     """The strategy as it is now, and the request and plan of an attempt that follows it."""
-    path, given, own = _read(row, wish)
+    path, given, own = _read(row, options)
     before = loading.validate_strategy(row.plan.config, str(path))
-    overrides = _overrides(row.plan, own, wish)
+    overrides = _overrides(row.plan, own, options)
     strategy = loading.with_overrides(own, overrides)
     request = replace(row.request, strategy_path=str(path))
     plan = replace(row.plan, strategy_given=given)
@@ -151,17 +151,17 @@ def _strategy(
     begun = chosen.epoch + (chosen.batch > 0)
     progressed = Progressed(before.training, strategy.training, begun)
     refused = {d.key: why for d in changed if (why := refusal(d, progressed)) is not None}
-    if refused or not wish.allow_changes:
-        raise _changed(path, row, changed, refused, wish)
+    if refused or not options.allow_changes:
+        raise _changed(path, row, changed, refused, options)
     request = replace(request, epochs=strategy.training.epochs)
     return strategy, request, _changed_plan(plan, strategy, overrides)
 
 
-def _read(row: Operation, wish: ResumeOptions) -> tuple[Path, str, Strategy]:
+def _read(row: Operation, options: ResumeOptions) -> tuple[Path, str, Strategy]:
     """The strategy's file, how the user wrote its path, and what is in it."""
-    if wish.strategy is not None:
-        own = loading.load_strategy(wish.strategy)
-        return wish.strategy.absolute(), str(wish.strategy), own
+    if options.strategy is not None:
+        own = loading.load_strategy(options.strategy)
+        return options.strategy.absolute(), str(options.strategy), own
     given = row.plan.strategy_given
     places = dict.fromkeys(Path(path) for path in (row.request.strategy_path, given) if path)
     for path in places:
@@ -177,11 +177,11 @@ def _read(row: Operation, wish: ResumeOptions) -> tuple[Path, str, Strategy]:
     )
 
 
-def _overrides(plan: Plan, own: Strategy, wish: ResumeOptions) -> dict[str, Any]:
+def _overrides(plan: Plan, own: Strategy, options: ResumeOptions) -> dict[str, Any]:
     """The options of `train`; one gives way where the file was edited and edits are asked for."""
     overrides = dict(plan.overrides)
     was = plan.overridden.get("epochs")
-    if wish.allow_changes and was is not None and own.training.epochs != was:
+    if options.allow_changes and was is not None and own.training.epochs != was:
         del overrides["epochs"]
     return overrides
 
@@ -202,13 +202,13 @@ def _changed(
     row: Operation,
     changed: list[Difference],
     refused: dict[str, str],
-    wish: ResumeOptions,
+    options: ResumeOptions,
 ) -> StrategyChanged:
     acceptable = [difference.key for difference in changed if difference.key not in refused]
     reasons = "; ".join(f"{key}: {why}" for key, why in refused.items())
     if not refused:
         advice = "change it back, or accept that with --allow-changes"
-    elif wish.allow_changes or not acceptable:
+    elif options.allow_changes or not acceptable:
         advice = f"not acceptable ({reasons}): change it back to resume, or train anew"
     else:
         advice = (

@@ -1,4 +1,4 @@
-"""From a user's words to what an operation is submitted with; nothing is written on the way."""
+"""From a strategy file and options to a request and its plan; nothing is written."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class TrainingOptions:
 
 @dataclass(frozen=True)
 class Choice:
-    """What a user wants to train, with its bars: checked, and nothing computed yet."""
+    """A strategy and its bars, checked; no features are computed yet."""
 
     path: Path
     strategy_given: str

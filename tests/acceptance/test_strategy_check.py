@@ -10,7 +10,7 @@ from running import Run
 
 from ktrdr.data.bars import Bars, FloatArray
 from ktrdr.features.indicators.definition import IndicatorDefinition, Outputs, Parameters
-from ktrdr.features.indicators.outputs import DOORS
+from ktrdr.features.indicators.outputs import DEFINITIONS
 
 STRATEGY = str(Path(__file__).parents[2] / "strategies" / "trend_follower.yaml")
 ALWAYS = (
@@ -22,12 +22,12 @@ ALWAYS = (
 @pytest.fixture
 def leaky(monkeypatch: pytest.MonkeyPatch) -> None:
     """A rate of change that knows the next bar."""
-    right = DOORS["roc"]
+    right = DEFINITIONS["roc"]
 
     def compute(bars: Bars, source: FloatArray, parameters: Parameters) -> Outputs:
         return tuple(np.append(s[1:], s[-1]) for s in right.compute(bars, source, parameters))
 
-    monkeypatch.setitem(DOORS, "roc", IndicatorDefinition(compute, right.warm_ups))
+    monkeypatch.setitem(DEFINITIONS, "roc", IndicatorDefinition(compute, right.warm_ups))
 
 
 def test_a_clean_strategy_has_status_0(ktrdr: Run, home: Path) -> None:
@@ -37,7 +37,7 @@ def test_a_clean_strategy_has_status_0(ktrdr: Run, home: Path) -> None:
     assert (ran.status, ran.err) == (0, "")
     lines = ran.out.splitlines()
     assert lines[0] == "clean: nothing changed with the future, at 8 points"
-    assert "drawn from  --seed 5" in lines
+    assert "sampled from  --seed 5" in lines
     assert [line.split()[0] for line in lines if " SAMPLE " in line and "BUY" in line] == [
         *("train", "validation", "test")
     ]

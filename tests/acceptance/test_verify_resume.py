@@ -45,7 +45,7 @@ def temporary(tmp_path: Path, environment: dict[str, str]) -> Path:
 def started(
     strategy: Path, temporary: Path, environment: dict[str, str]
 ) -> Iterator[subprocess.Popen[str]]:
-    """A rehearsal that goes on for long, whose straight training has begun."""
+    """A verification that goes on for long, whose straight training has begun."""
     with subprocess.Popen(
         [PROGRAM, "verify-resume", str(strategy), "--epochs", "100000", "--json"],
         env=environment,
@@ -72,9 +72,9 @@ def test_stopped_and_killed_is_equal_and_nothing_is_left(
     found = ran.document
     assert (found["equal"], found["first_difference"]) == (True, None)
     assert (found["seed"], found["epochs"]) == (11, 3)
-    kinds = sorted(hit["kind"] for hit in found["interruptions"])
+    kinds = sorted(interruption["kind"] for interruption in found["interruptions"])
     assert kinds == ["kill", "kill", "stop"]
-    assert all(0 <= hit["epoch"] <= 3 for hit in found["interruptions"])
+    assert all(0 <= interruption["epoch"] <= 3 for interruption in found["interruptions"])
     assert found["digests"]["straight"] == found["digests"]["interrupted"]
     assert "--chaos-seed 11" in ran.err
     assert list(temporary.glob(OURS)) == []
@@ -93,7 +93,7 @@ def test_a_resume_that_forgets_something_is_different(
     assert told["resumed is"].strip() == "DIFFERENT"
     assert told["first difference"].strip().startswith("in epoch 2, attempt ")
     assert "weights" in told["first difference"]
-    assert "--chaos-seed 17" in told["drawn from"]
+    assert "--chaos-seed 17" in told["sampled from"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["int", "term"])
@@ -131,7 +131,7 @@ def test_children_end_with_a_parent_that_was_killed(started: subprocess.Popen[st
         (["--start-date", "2031-01-01"], "DATA_NOT_FOUND"),
     ],
 )
-def test_what_cannot_be_rehearsed_is_refused_at_once(
+def test_what_cannot_be_verified_is_refused_at_once(
     ktrdr: Run, strategy: Path, words: list[str], code: str
 ) -> None:
     ran = ktrdr("verify-resume", str(strategy), *words, "--json")

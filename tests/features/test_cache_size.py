@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,7 @@ MARKETS = [one_series(sample_bars(rows=2000, seed=seed)) for seed in range(4)]
 
 MAP_AND_WAIT = """
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from ktrdr.features.cache_entry import load_entry
 labels = load_entry(Path(sys.argv[1])).labels
@@ -150,6 +152,32 @@ def test_files_of_a_live_writer_stay(tmp_path: Path) -> None:
         writer.kill()
         writer.wait()
         trim(tmp_path / "features", 0)
+    assert kept(tmp_path) == set()
+
+
+def test_what_cannot_be_removed_does_not_keep_the_rest(tmp_path: Path) -> None:
+    first, second = (prepare(tmp_path, market) for market in MARKETS[:2])
+    odd = [first.with_name("0" * 64), first.with_name(".trash-odd")]  # files, not folders
+    for path in odd:
+        path.write_text("odd")
+    trim(tmp_path / "features", size_of(second))
+    assert kept(tmp_path) == {second, *odd}
+
+
+def test_many_at_once_find_the_right_dataset_while_all_trim(tmp_path: Path) -> None:
+    """With no room at all, every addition removes what nobody has mapped just then."""
+    expected = {market: build_dataset(STRATEGY, market) for market in MARKETS}
+
+    def work(turn: int) -> bool:
+        market = MARKETS[turn % len(MARKETS)]
+        digest = prepare_dataset(tmp_path, STRATEGY, market, limit=0)
+        found = cached_dataset(tmp_path, STRATEGY, market)
+        same = found.inputs.tobytes() == expected[market].inputs.tobytes()
+        return same and found.digest == digest == expected[market].digest
+
+    with ThreadPoolExecutor(8) as threads:
+        assert all(threads.map(work, range(200)))
+    trim(tmp_path / "features", 0)
     assert kept(tmp_path) == set()
 
 

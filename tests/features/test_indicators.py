@@ -11,11 +11,11 @@ import pytest
 from ktrdr.data.bars import Bars, FloatArray
 from ktrdr.data.sample import sample_bars
 from ktrdr.features.indicators import IndicatorOutputs, source_series, warm_up
-from ktrdr.features.indicators.outputs import DOORS
+from ktrdr.features.indicators.outputs import DEFINITIONS
 from ktrdr.features.indicators.rolling import gap_and_deviation, rolling_rank, rolling_sum
 from ktrdr.strategy.candle_patterns import CANDLE_PATTERNS
 from ktrdr.strategy.indicator_types import INDICATOR_CLASSES, Indicator
-from ktrdr.strategy.indicators import INDICATORS, PRICE_SERIES, Choice, IndicatorGrammar
+from ktrdr.strategy.indicators import INDICATORS, PRICE_SERIES, ChoiceParameter, IndicatorGrammar
 
 ALL_TYPES = sorted(INDICATORS)
 WITH_SOURCE = [kind for kind in ALL_TYPES if INDICATORS[kind].takes_source]
@@ -38,7 +38,7 @@ def random_indicators(kind: str, count: int = 8) -> list[Indicator]:
 def draw(grammar: IndicatorGrammar, random: np.random.Generator) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for parameter in grammar.parameters:
-        if isinstance(parameter, Choice):
+        if isinstance(parameter, ChoiceParameter):
             found[parameter.name] = str(random.choice(parameter.choices))
         elif parameter.is_integer:
             found[parameter.name] = int(random.integers(int(parameter.least), 45))
@@ -48,7 +48,7 @@ def draw(grammar: IndicatorGrammar, random: np.random.Generator) -> dict[str, An
 
 
 def smallest(grammar: IndicatorGrammar) -> dict[str, Any]:
-    found = {p.name: p.least for p in grammar.parameters if not isinstance(p, Choice)}
+    found = {p.name: p.least for p in grammar.parameters if not isinstance(p, ChoiceParameter)}
     return in_order(grammar, found)
 
 
@@ -74,7 +74,7 @@ def bars_of(closes: Any, volumes: Any = None, reach: float = 0.0) -> Bars:
 
 
 def test_what_the_grammar_names_can_be_computed_and_nothing_else() -> None:
-    assert set(DOORS) == set(INDICATORS)
+    assert set(DEFINITIONS) == set(INDICATORS)
     assert len(CANDLE_PATTERNS) == 61
 
 

@@ -21,9 +21,9 @@ from ktrdr.features import pipeline
 from ktrdr.features.cuts import Cut, LabelledRows, cut
 from ktrdr.features.dataset_report import DatasetReport, report_dataset
 from ktrdr.features.indicators.definition import IndicatorDefinition
-from ktrdr.features.indicators.outputs import DOORS
+from ktrdr.features.indicators.outputs import DEFINITIONS
 from ktrdr.features.labels import Labels, make_labels
-from ktrdr.features.leaks import Findings, find_leaks, make_subject
+from ktrdr.features.leaks import Findings, find_leaks, run_pipeline
 from ktrdr.features.leaks.comparison import differing
 from ktrdr.features.leaks.perturbations import (
     CHANGES,
@@ -129,7 +129,7 @@ def bars_for(strategy: Strategy) -> Market:
 
 
 def checked(strategy: Strategy, points: int = 5, seed: int = 1) -> Findings:
-    return find_leaks(make_subject(strategy, bars_for(strategy)), seed, points)
+    return find_leaks(run_pipeline(strategy, bars_for(strategy)), seed, points)
 
 
 def kinds_of(found: Findings) -> dict[str, set[str]]:
@@ -146,7 +146,7 @@ def kinds_of(found: Findings) -> dict[str, set[str]]:
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_every_shipped_strategy_is_clean(path: Path) -> None:
     strategy = load_strategy(path)
-    found = find_leaks(make_subject(strategy, market_of(strategy, sample_bars(rows=6000))), 3, 8)
+    found = find_leaks(run_pipeline(strategy, market_of(strategy, sample_bars(rows=6000))), 3, 8)
     assert (len(found.points), found.leaks) == (8, ())
 
 
@@ -154,8 +154,8 @@ def test_every_shipped_strategy_is_clean(path: Path) -> None:
 def test_of_every_shipped_strategy_the_check_warns_of_nothing(path: Path) -> None:
     strategy = load_strategy(path)
     assert notes(strategy) == []
-    subject = make_subject(strategy, market_of(strategy, sample_bars()))
-    assert report_dataset(subject).warnings == ()
+    run = run_pipeline(strategy, market_of(strategy, sample_bars()))
+    assert report_dataset(run).warnings == ()
 
 
 @pytest.mark.parametrize("labels", LABELS, ids=lambda labels: labels["source"])
@@ -223,8 +223,8 @@ def test_points_lie_where_mistakes_show_and_the_seed_draws_them_again() -> None:
 def test_few_bars_give_fewer_points() -> None:
     strategy = make_strategy(labels=LABELS[2], data_split=SPLITS[0] | {"embargo": 0})
     bars = one_series(STORED["ONE", "1h"].rows(0, 200))
-    found = find_leaks(make_subject(strategy, bars), 1, 10_000)
-    warm = make_subject(strategy, bars).symbols[0].series.first
+    found = find_leaks(run_pipeline(strategy, bars), 1, 10_000)
+    warm = run_pipeline(strategy, bars).symbols[0].series.first
     assert [point.bar for point in found.points] == list(range(warm, 199))
     assert found.leaks == ()
 
@@ -265,7 +265,7 @@ def test_without_a_future_a_resampled_bar_is_there_once_it_has_closed() -> None:
 def planted(monkeypatch: pytest.MonkeyPatch, compute: Callable[[FloatArray], FloatArray]) -> None:
     """The simple average becomes something else, of its source."""
     door = IndicatorDefinition(lambda _, source, __: (compute(source),), lambda _: (4,))
-    monkeypatch.setitem(DOORS, "sma", door)
+    monkeypatch.setitem(DEFINITIONS, "sma", door)
 
 
 def after_warm_up(values: FloatArray) -> FloatArray:
@@ -294,7 +294,7 @@ def test_a_look_at_all_bars_changes_every_row(monkeypatch: pytest.MonkeyPatch) -
     strategy = make_strategy()
     found = checked(strategy)
     assert kinds_of(found) == {"1h_mean_raw": {"cut", "perturbed", "fit"}}
-    first = make_subject(strategy, bars_for(strategy)).symbols[0].series.first
+    first = run_pipeline(strategy, bars_for(strategy)).symbols[0].series.first
     for leak in found.leaks[:2]:
         assert leak.first == STORED["ONE", "1h"].timestamps[first]
         assert leak.rows == max(point.bar for point in found.points) - first + 1
@@ -425,14 +425,14 @@ def test_no_difference_hides_behind_a_missing_number() -> None:
 
 
 def portrait_of(strategy: Strategy, market: Market | None = None) -> DatasetReport:
-    return report_dataset(make_subject(strategy, market or bars_for(strategy)))
+    return report_dataset(run_pipeline(strategy, market or bars_for(strategy)))
 
 
 def test_splits_are_counted_by_symbol_with_what_the_purge_took() -> None:
     strategy = make_strategy(["ONE", "TWO"])
-    subject = make_subject(strategy, bars_for(strategy))
-    found = report_dataset(subject)
-    data = subject.folds[0].dataset
+    run = run_pipeline(strategy, bars_for(strategy))
+    found = report_dataset(run)
+    data = run.folds[0].dataset
     assert (found.labels.horizon, found.labels.longest, found.labels.embargo) == (24, 24, 7)
     assert [(facts.split, facts.symbol) for facts in found.splits] == [
         (split, symbol) for split in ("train", "validation", "test") for symbol in ("ONE", "TWO")
@@ -450,9 +450,9 @@ def test_splits_are_counted_by_symbol_with_what_the_purge_took() -> None:
 
 def test_sequences_have_fewer_samples_than_rows_and_values_have_a_mean() -> None:
     strategy = make_strategy(model=MODELS[1], labels=LABELS[2])
-    subject = make_subject(strategy, bars_for(strategy))
-    train = report_dataset(subject).splits[0]
-    labels = subject.folds[0].dataset.labels[11 : train.rows]
+    run = run_pipeline(strategy, bars_for(strategy))
+    train = report_dataset(run).splits[0]
+    labels = run.folds[0].dataset.labels[11 : train.rows]
     assert train.samples == train.rows - 11 == len(labels)
     assert train.classes is None
     assert train.mean == pytest.approx(labels.mean(), abs=1e-7)
@@ -508,7 +508,7 @@ def test_rare_classes_and_a_training_without_a_judge_are_warned_of() -> None:
         "splits",
         "train of ONE, fold 1",
     ]
-    assert "nothing judges the training" in found.warnings[0]
+    assert "neither validation nor test" in found.warnings[0]
     assert "samples are BULLISH " in found.warnings[1]
     assert checked(make_strategy(labels=labels, data_split=alone)).leaks == ()
 

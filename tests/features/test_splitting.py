@@ -194,7 +194,7 @@ def check_edges(rows: LabelledRows, parts: Cut) -> None:
 def test_every_sample_is_tested_in_exactly_one_fold_and_none_is_trimmed(folds: int) -> None:
     for seed in range(40):
         case = replace_spec(seed, PurgedKFold(mode="purged_kfold", folds=folds, embargo=2))
-        tested = judged_rows(case)
+        tested = evaluated_rows(case)
         for index, rows in enumerate(case.symbols):
             expected = np.flatnonzero(rows.is_sample).tolist()
             assert sorted(row for fold in tested for row in fold[index]) == expected
@@ -205,7 +205,7 @@ def test_walk_forward_tests_follow_each_other_without_overlap(anchored: bool) ->
     for seed in range(40):
         spec = WalkForward(mode="walk_forward", folds=3, anchored=anchored)
         case = replace_spec(seed, spec)
-        tested = judged_rows(case)
+        tested = evaluated_rows(case)
         for index, rows in enumerate(case.symbols):
             together = [row for fold in tested for row in fold[index]]
             assert together == sorted(set(together))
@@ -221,7 +221,7 @@ def replace_spec(seed: int, spec: AnySplit) -> Case:
     return Case([random_rows(source, 60) for _ in range(2)], spec)
 
 
-def judged_rows(case: Case) -> list[list[list[int]]]:
+def evaluated_rows(case: Case) -> list[list[list[int]]]:
     """By fold and symbol."""
     return [
         [

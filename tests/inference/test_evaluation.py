@@ -17,11 +17,11 @@ from ktrdr.data.bars import Bars, parse_date_range
 from ktrdr.data.sample import sample_bars
 from ktrdr.data.store import BarStore
 from ktrdr.errors import DataNotFound, InvalidData, Usage
-from ktrdr.features.input_schema import Recipe
+from ktrdr.features.input_schema import InputSchema
 from ktrdr.features.labels import make_labels
 from ktrdr.inference.evaluation import evaluate
 from ktrdr.inference.evaluation.baselines import baselines
-from ktrdr.inference.evaluation.rows import JudgedRows, judged_rows
+from ktrdr.inference.evaluation.rows import EvaluatedRows, evaluated_rows
 from ktrdr.inference.evaluation.scores import calibration, class_scores, value_scores
 from ktrdr.inference.evaluation.trading import equity, keep_book, positions_of, returns_of, trading
 from ktrdr.inference.prediction import model_inputs
@@ -178,9 +178,9 @@ def test_a_value_has_the_position_of_its_sign() -> None:
     assert positions_of(np.array([[0.2], [-3.0], [0.0]]), ()).tolist() == [1, -1, 0]
 
 
-def rows(symbol: str, stamps: list[int], moves: list[float], said: list[int]) -> JudgedRows:
+def rows(symbol: str, stamps: list[int], moves: list[float], said: list[int]) -> EvaluatedRows:
     nothing = np.zeros(len(stamps), np.int64)
-    return JudgedRows(
+    return EvaluatedRows(
         symbol=symbol,
         timestamps=np.array(stamps),
         outputs=np.eye(3)[said],
@@ -293,7 +293,7 @@ def brute_past(bars: Bars, strategy: Strategy, bar: int) -> Any:
 def test_persistence_knows_no_later_bar(make: str, request: pytest.FixtureRequest) -> None:
     trained: Trained = request.getfixturevalue(make)
     made = model_inputs(trained.model, trained.market)
-    found = judged_rows(trained.model, made, made.first, len(BARS))
+    found = evaluated_rows(trained.model, made, made.first, len(BARS))
     for bar in np.random.default_rng(2).integers(made.first, len(BARS), 40).tolist():
         expected = brute_past(BARS, trained.strategy, bar)
         place = bar - made.first
@@ -306,7 +306,7 @@ def test_trading_follows_the_answers_over_the_very_next_bar(
 ) -> None:
     document = evaluate(classes.model, store).document
     view = document["overall"]["trading"]
-    seen = next(s for s in classes.model.recipe.seen if s.split == "test")
+    seen = next(s for s in classes.model.input_schema.seen if s.split == "test")
     answers = classes.model.predict(BARS)
     opens = answers["timestamp"].dt.epoch("us").to_numpy()
     inside = (seen.first <= opens) & (opens <= seen.last)
@@ -344,7 +344,7 @@ def test_rows_that_it_was_trained_on_are_counted_and_said(
         "2020-12-31T23:59:59.999999Z",
     )
     assert overall["rows"] == judged.sum()
-    train_rows = next(s for s in classes.model.recipe.seen if s.split == "train")
+    train_rows = next(s for s in classes.model.input_schema.seen if s.split == "train")
     inside = (train_rows.first <= BARS.timestamps) & (BARS.timestamps <= train_rows.last)
     assert overall["seen"]["train"] == (judged & inside).sum() > 0
     assert sum(overall["seen"].values()) == overall["rows"]
@@ -361,7 +361,7 @@ def test_a_symbol_that_it_never_saw_is_judged_whole(classes: Trained, store: Bar
     assert overall["baselines"]["majority"]["known_from"] == "these rows"
     assert document["notes"] == [
         "it was not trained on OTHER",
-        "majority or mean are those of the judged rows themselves, which is hindsight",
+        "majority or mean are those of the evaluated rows themselves, which is hindsight",
     ]
 
 
@@ -397,7 +397,7 @@ def test_bars_before_the_start_date_of_the_training_change_no_test_row(
 def test_what_cannot_be_judged_is_refused_with_the_reason(
     classes: Trained, store: BarStore
 ) -> None:
-    older = replace(classes.model, recipe=Recipe(classes.model.columns))
+    older = replace(classes.model, input_schema=InputSchema(classes.model.columns))
     with pytest.raises(InvalidData, match=r"has no test rows of SAMPLE: .* --from and --to"):
         evaluate(older, store)
     with pytest.raises(DataNotFound, match="no bars of NOTHING 1h"):

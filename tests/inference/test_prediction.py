@@ -19,7 +19,7 @@ from ktrdr.data.resampling import resample
 from ktrdr.data.sample import sample_bars
 from ktrdr.data.store import BarStore
 from ktrdr.errors import DataNotFound, InvalidData, Usage
-from ktrdr.features.input_schema import Recipe
+from ktrdr.features.input_schema import InputSchema
 from ktrdr.features.pipeline import compute_inputs
 from ktrdr.inference.prediction import model_inputs, predict, stored_market
 from ktrdr.strategy.schema import Strategy
@@ -59,7 +59,7 @@ def first_answer(strategy: Strategy) -> int:
 def test_answers_are_what_the_trainer_saw_on_the_same_rows(network: str, trained: Train) -> None:
     made = trained(make_strategy(network))
     model, dataset = made.model, made.dataset
-    seen = compute_inputs(made.strategy, made.market, "SAMPLE", model.recipe.transforms)
+    seen = compute_inputs(made.strategy, made.market, "SAMPLE", model.input_schema.transforms)
     found = model.predict(BARS)
     first = first_answer(made.strategy)
     assert found["timestamp"].dt.epoch("us").to_list() == BARS.timestamps[first:].tolist()
@@ -255,7 +255,7 @@ def test_a_model_of_an_earlier_version_takes_what_its_strategy_says(trained: Tra
         "nn_inputs": [{"fuzzy_set": "m"}],
     }
     model = trained(make_strategy(**plain)).model
-    older = replace(model, recipe=Recipe(model.columns))
+    older = replace(model, input_schema=InputSchema(model.columns))
     assert older.predict(BARS).equals(model.predict(BARS))
 
 

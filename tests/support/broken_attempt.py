@@ -1,4 +1,4 @@
-"""An attempt of a rehearsal whose resume forgets a part of the state.
+"""An attempt of a verification whose resume forgets a part of the state.
 
 Arguments: the part, then those of `ktrdr.usecases.verify_resume.attempt`.
 """

@@ -17,7 +17,7 @@ from ktrdr.checkpoints.manifest import ModelHeader, Provenance
 from ktrdr.checkpoints.model_store import write_model
 from ktrdr.features.columns import InputColumn
 from ktrdr.features.dataset import Dataset, Splits
-from ktrdr.features.input_schema import Recipe
+from ktrdr.features.input_schema import InputSchema
 from ktrdr.features.labels import LabelArray
 from ktrdr.inference.model import model_files
 from ktrdr.storage.root import Storage
@@ -236,7 +236,9 @@ def stored(bench: Bench, **changes: Any) -> ModelHeader:
         dataclasses.replace(column, name=name)
         for column, name in zip(bench.dataset.columns, header.input_names, strict=False)
     )
-    write_model(bench.storage, header, model_files(bench.strategy, Recipe(columns), result.weights))
+    write_model(
+        bench.storage, header, model_files(bench.strategy, InputSchema(columns), result.weights)
+    )
     return header
 
 

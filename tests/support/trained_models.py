@@ -15,7 +15,7 @@ from ktrdr.data.bars import Bars
 from ktrdr.data.market import Market, gather
 from ktrdr.data.sample import sample_bars
 from ktrdr.features.dataset import Dataset, build_dataset
-from ktrdr.features.input_schema import recipe_of
+from ktrdr.features.input_schema import input_schema_of
 from ktrdr.inference.model import LoadedModel, load_model, model_files
 from ktrdr.strategy.loading import validate_strategy
 from ktrdr.strategy.schema import Strategy
@@ -129,6 +129,6 @@ def train(root: Path, strategy: Strategy, market: Market | None = None, fold: in
         environment={},
         created_at=datetime(2026, 1, 1, tzinfo=UTC),
     )
-    write_model(storage, header, model_files(strategy, recipe_of(dataset), completed.weights))
+    write_model(storage, header, model_files(strategy, input_schema_of(dataset), completed.weights))
     model = load_model(*read_model(storage, strategy.name, 1))
     return Trained(model, market, dataset, completed)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from rehearsed_strategy import STRATEGY, write_bars
+from small_strategy import STRATEGY, write_bars
 from store_bench import OWNER
 
 from ktrdr.errors import CheckpointNotFound, DataNotFound, StrategyNotFound, Usage

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rehearsed_strategy import STRATEGY, write_bars
+from small_strategy import STRATEGY, write_bars
 
 from ktrdr.data.store import BarStore
 from ktrdr.storage.root import Storage

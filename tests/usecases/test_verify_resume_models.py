@@ -16,11 +16,11 @@ from ktrdr.data.sample import sample_bars
 from ktrdr.data.store import SYNTHETIC, BarStore
 from ktrdr.storage.root import Storage
 from ktrdr.usecases.submit import TrainingOptions, prepare
-from ktrdr.usecases.verify_resume.verification import Audience, rehearse
+from ktrdr.usecases.verify_resume.verification import Observer, verify
 
 CHAOS_SEED = 17
 STRATEGY = """
-name: rehearsed
+name: verified
 training_data:
   symbols: {mode: multi_symbol, list: [ONE, TWO]}
   timeframes: {mode: multi_timeframe, list: [1h, 4h], resample: true}
@@ -57,11 +57,11 @@ def test_a_killed_training_ends_as_if_nothing_had_happened(kind: str, tmp_path: 
         BarStore(tmp_path).write(sample_bars(symbol, rows=1_000, seed=seed), source=SYNTHETIC)
     content = yaml.safe_load(STRATEGY)
     content["model"] = {"type": kind, "architecture": MODELS[kind]}
-    path = tmp_path / "rehearsed.yaml"
+    path = tmp_path / "verified.yaml"
     path.write_text(yaml.safe_dump(content, sort_keys=False))
     request, plan = prepare(path, TrainingOptions(), Storage(tmp_path))[-1]
     assert request.fold == 2
-    found = rehearse(request, plan, 1, CHAOS_SEED, Audience(lambda _: None, lambda _: None))
+    found = verify(request, plan, 1, CHAOS_SEED, Observer(lambda _: None, lambda _: None))
     assert found.equal, found.first_difference
-    assert [hit.kind for hit in found.interruptions] == ["kill"]
+    assert [interruption.kind for interruption in found.interruptions] == ["kill"]
     assert found.digests["straight"] == found.digests["interrupted"]

@@ -1,4 +1,4 @@
-"""A rehearsal finds what a resume gets wrong, names where, and interrupts at repeatable places."""
+"""A verification finds what a resume gets wrong, and interrupts where its seed says."""
 
 from __future__ import annotations
 
@@ -8,23 +8,34 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from rehearsed_strategy import write_bars, write_strategy
+from small_strategy import write_bars, write_strategy
 
 from ktrdr.storage.root import Storage
 from ktrdr.usecases.submit import TrainingOptions, prepare
 from ktrdr.usecases.verify_resume import verification
 from ktrdr.usecases.verify_resume.comparison import StateDifference, first_difference
-from ktrdr.usecases.verify_resume.interruptions import Course, Fuse, Kill, Stop, draw
+from ktrdr.usecases.verify_resume.interruptions import (
+    Extent,
+    KillTrigger,
+    PlannedKill,
+    PlannedStop,
+    sample,
+)
 from ktrdr.usecases.verify_resume.shared_counters import (
     EpochLog,
     EpochRecord,
     SharedCounters,
-    Training,
-    open_board,
+    TrainingRecord,
+    open_counters,
     read_training,
     write_outcome,
 )
-from ktrdr.usecases.verify_resume.verification import Audience, Rehearsal, RehearsalFailed, rehearse
+from ktrdr.usecases.verify_resume.verification import (
+    Observer,
+    Verification,
+    VerificationFailed,
+    verify,
+)
 
 BROKEN = Path(__file__).parents[1] / "support" / "broken_attempt.py"
 CHAOS_SEED = 17  # with two interruptions: a stop in epoch 4, and a kill from epoch 7 on
@@ -32,24 +43,24 @@ OUTCOME = {"weights_digest": "w", "epochs": 3, "history": {"1": {"val_loss": 0.5
 
 
 @pytest.fixture
-def rehearsed(tmp_path: Path) -> Any:
+def verified(tmp_path: Path) -> Any:
     """Rehearse the small strategy with so many kills."""
     write_bars(tmp_path)
-    strategy = write_strategy(tmp_path / "rehearsed.yaml")
+    strategy = write_strategy(tmp_path / "verified.yaml")
 
-    def run(kills: int) -> Rehearsal:
+    def run(kills: int) -> Verification:
         [(request, plan)] = prepare(strategy, TrainingOptions(), Storage(tmp_path))
-        audience = Audience(lambda _: None, lambda _: None)
-        return rehearse(request, plan, kills, CHAOS_SEED, audience)
+        observer = Observer(lambda _: None, lambda _: None)
+        return verify(request, plan, kills, CHAOS_SEED, observer)
 
     return run
 
 
 def test_a_forgotten_part_of_the_state_is_found_in_the_epoch_where_it_matters(
-    rehearsed: Any, monkeypatch: pytest.MonkeyPatch
+    verified: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verification, "PROGRAM", (sys.executable, str(BROKEN), "optimizer"))
-    found = rehearsed(2)
+    found = verified(2)
     stop, kill = found.interruptions
     assert (stop.kind, stop.epoch, kill.kind) == ("stop", 3, "kill")
     difference = found.first_difference
@@ -68,11 +79,11 @@ def test_a_forgotten_part_of_the_state_is_found_in_the_epoch_where_it_matters(
     ids=["straight", "resumed"],
 )
 def test_a_training_that_fails_is_named_with_its_reason(
-    program: list[str], named: str, rehearsed: Any, monkeypatch: pytest.MonkeyPatch
+    program: list[str], named: str, verified: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(verification, "PROGRAM", program)
-    with pytest.raises(RehearsalFailed, match=named):
-        rehearsed(1)
+    with pytest.raises(VerificationFailed, match=named):
+        verified(1)
 
 
 def test_every_record_of_an_epoch_counts_and_the_first_difference_is_named() -> None:
@@ -118,31 +129,37 @@ def test_a_line_that_a_kill_cut_off_is_no_record(tmp_path: Path) -> None:
     assert [r.epoch for r in read_training(tmp_path, 3).epochs] == [1, 2, 3]
 
 
-@pytest.mark.parametrize("course", [Course(1, 1, 10), Course(60, 6, 3), Course(7, 7, 1)])
-def test_interruptions_are_a_mix_within_the_training_that_a_seed_repeats(course: Course) -> None:
+@pytest.mark.parametrize("extent", [Extent(1, 1, 10), Extent(60, 6, 3), Extent(7, 7, 1)])
+def test_interruptions_are_a_mix_within_the_training_that_a_seed_repeats(
+    extent: Extent,
+) -> None:
     for seed in range(200):
-        drawn = draw(seed, 6, course)
-        assert drawn == draw(seed, 6, course)
-        assert drawn == sorted(drawn, key=lambda one: one.step)
-        assert all(0 <= one.step < course.steps for one in drawn)
-        kills = [one for one in drawn if isinstance(one, Kill)]
-        assert sum(isinstance(one, Stop) for one in drawn) == 2
+        sampled = sample(seed, 6, extent)
+        assert sampled == sample(seed, 6, extent)
+        assert sampled == sorted(sampled, key=lambda one: one.step)
+        assert all(0 <= one.step < extent.steps for one in sampled)
+        kills = [one for one in sampled if isinstance(one, PlannedKill)]
+        assert sum(isinstance(one, PlannedStop) for one in sampled) == 2
         assert sum(one.disk_calls > 0 for one in kills) == 2
-        assert all(one.until <= course.steps for one in kills)
-    assert draw(1, 6, Course(60, 6, 3)) != draw(2, 6, Course(60, 6, 3))
+        assert all(one.until <= extent.steps for one in kills)
+    assert sample(1, 6, Extent(60, 6, 3)) != sample(2, 6, Extent(60, 6, 3))
 
 
 def test_a_kill_in_a_save_waits_for_the_disk_but_not_for_ever(tmp_path: Path) -> None:
     def shown(step: int, calls: int, held: int = 0) -> bool:
-        board[SharedCounters.STEP], board[SharedCounters.DISK_CALLS], board[SharedCounters.HELD] = (
+        (
+            counters[SharedCounters.STEP],
+            counters[SharedCounters.DISK_CALLS],
+            counters[SharedCounters.HELD],
+        ) = (
             step,
             calls,
             held,
         )
-        return fuse.burnt
+        return trigger.due
 
-    board = open_board(tmp_path / "board")
-    fuse = Fuse(Kill(step=5, disk_calls=3, until=9, delay_s=0.0), board)
+    counters = open_counters(tmp_path / "counters")
+    trigger = KillTrigger(PlannedKill(step=5, disk_calls=3, until=9, delay_s=0.0), counters)
     assert not shown(4, 7)
     assert not shown(5, 8)
     assert not shown(6, 10)
@@ -151,10 +168,10 @@ def test_a_kill_in_a_save_waits_for_the_disk_but_not_for_ever(tmp_path: Path) ->
     assert shown(0, 0, held=1)
 
 
-def training(*records: tuple[int, int, str]) -> Training:
+def training(*records: tuple[int, int, str]) -> TrainingRecord:
     """What (attempt, epoch, state) recorded."""
     epochs = tuple(
         EpochRecord(attempt, epoch, {"weights": state, "metrics": {"val_loss": ord(state)}})
         for attempt, epoch, state in records
     )
-    return Training(epochs, OUTCOME)
+    return TrainingRecord(epochs, OUTCOME)

@@ -1,1 +1,1 @@
-"""Are stored bars fit to train on: anomalies, gaps, session times, and a verdict."""
+"""Data quality of stored bars: anomalies, gaps, session times, and a verdict."""

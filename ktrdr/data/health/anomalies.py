@@ -1,4 +1,4 @@
-"""Prices and volumes that a market seldom makes: spikes, jumps, standstills, splits.
+"""Detection of unlikely prices and volumes: spikes, jumps, stale prices, splits.
 
 Moves are measured in robust deviations: the median absolute log return (or range) of the bars
 around, which a few wild bars cannot raise.
@@ -146,7 +146,7 @@ def _divide(values: FloatArray, scale: FloatArray) -> FloatArray:
 
 
 def _ticks(moved: FloatArray, deviations: FloatArray) -> IntArray:
-    """Bars whose close leaps away and whose next close is back."""
+    """Return bars whose close jumps and whose next close is back."""
     there, back = moved[:-1], moved[1:]
     wild = (np.abs(deviations[:-1]) > TICK_DEVIATIONS) & (np.abs(there) > 0)
     return np.flatnonzero(wild & (np.abs(there + back) <= _RETURNED * np.abs(there)))

@@ -1,4 +1,4 @@
-"""Missing bars, told from closures by the symbol's own weekly pattern.
+"""Detection of missing bars, by the symbol's own weekly trading pattern.
 
 The pattern is the set of bars of the week that exist in at least half of the weeks of a quarter, by
 the clock of the feed's sessions. Only such bars can be missing. A market that closes has holidays

@@ -1,4 +1,4 @@
-"""Are bars fit to train on: what is missing, wild, stale or shifted, and a verdict.
+"""The data quality report of bars: findings and a verdict.
 
 The verdict is the worst that a rule gives; each rule that speaks is a reason:
 
@@ -62,7 +62,7 @@ class Health:
     findings: dict[str, Any]
 
     def document(self) -> dict[str, Any]:
-        """The answer as one JSON document."""
+        """Return the report as one JSON document."""
         return {
             "symbol": self.symbol,
             "timeframe": self.timeframe,
@@ -223,7 +223,7 @@ def _largest(sizes: Any) -> IntArray:
 
 
 def _judge(findings: dict[str, Any], rows: int) -> list[Reason]:
-    """Every rule that speaks, by its verdict."""
+    """Return every rule that applies, by its verdict."""
     reasons = [
         _judge_gaps(findings["gaps"]),
         _judge_ticks(findings["bad_ticks"]["count"], rows),

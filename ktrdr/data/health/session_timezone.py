@@ -1,4 +1,4 @@
-"""Which clock a feed's sessions follow, learned from the times at which it wakes up.
+"""Detection of the time zone of a feed's sessions, from the times of their openings.
 
 A session that opens at 9:30 in New York opens at another UTC time in summer. The clock of a feed is
 the one by which its openings move least. Where they move by whole hours even by that clock, and the

@@ -1,1 +1,1 @@
-"""From a user's file to bars, or to a refusal that says which lines are wrong and how."""
+"""Import of bars from files, or a refusal that names lines and reasons."""

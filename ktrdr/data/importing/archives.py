@@ -1,4 +1,4 @@
-"""A user's file as plain bytes: out of gzip or zip, out of UTF-16, and never larger than a limit.
+"""Reading a file as plain bytes: gzip, zip and UTF-16 decoded, up to a maximum size.
 
 Nothing is written to a disk, so a member's name in an archive leads nowhere; it is only looked at.
 """

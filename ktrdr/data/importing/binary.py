@@ -1,4 +1,4 @@
-"""Tables that are no lines of text: Parquet, Feather (Arrow) and lists of rows in JSON.
+"""Reading binary and JSON tables: Parquet, Feather (Arrow) and lists of rows.
 
 Parquet and Feather are read by pyarrow: polars panics, with a backtrace on stderr, on much that is
 damaged.

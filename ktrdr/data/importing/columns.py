@@ -1,4 +1,4 @@
-"""Which column of a table holds what: by the names of its header or, without one, by its rows."""
+"""Assignment of table columns to fields, by header names or, without a header, by content."""
 
 from __future__ import annotations
 

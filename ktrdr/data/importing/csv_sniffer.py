@@ -1,4 +1,4 @@
-"""The first rows of a table of text: how it is separated, where its header is, how wide it is."""
+"""Detection of delimiter, header and width from the first rows of a text table."""
 
 from __future__ import annotations
 

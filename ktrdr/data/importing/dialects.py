@@ -1,4 +1,4 @@
-"""Whose export a table is, and what that says about the zone of its times and about its prices.
+"""Known export formats of vendors, with their time zones and price sides.
 
 A dialect is recognised by what its rows and names look like, the first that fits; where none does,
 the table is a plain one. What a vendor leaves open stays open here: the import asks for it.

@@ -1,4 +1,4 @@
-"""From a user's file to bars, or to a refusal that says which lines are wrong and how.
+"""Import of bars from a file, or a refusal that names lines and reasons.
 
 Nothing is invented and nothing is dropped in silence: a file is imported as it stands, or, with
 `fix`, without the rows that cannot be used, and the report says how many those were.

@@ -1,4 +1,4 @@
-"""What a file leaves open: answered by the user, by its vendor, by its rows, or asked for."""
+"""Options of an import: given by the user, known from the vendor, or detected in the rows."""
 
 from __future__ import annotations
 

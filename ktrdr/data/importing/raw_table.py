@@ -1,4 +1,4 @@
-"""A user's file of bars as a table of unchecked columns that remembers its line numbers.
+"""A file of bars as a table of unchecked columns, with the line number of each row.
 
 A clean CSV is read by one vectorised pass. Only when something in it is wrong is it read again,
 line by line, to say where: `readings` yields the quick reading first and the exact one after it.

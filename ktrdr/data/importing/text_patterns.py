@@ -1,4 +1,4 @@
-"""A column of texts sorted by shape, each shape as a matrix of bytes.
+"""Texts of a column grouped by pattern, each group as a matrix of bytes.
 
 The shape of a text is the text with every digit replaced by 0. A column of one shape, the usual
 case for times, is a single matrix and needs no sorting.

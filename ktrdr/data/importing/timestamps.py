@@ -1,4 +1,4 @@
-"""Times as people write them, turned into microseconds UTC without guessing.
+"""Parsing of timestamps into microseconds UTC; ambiguous ones are refused.
 
 A column is read shape by shape (`shapes`): texts of one shape have year, month, ... at the same
 places, so they are read together.

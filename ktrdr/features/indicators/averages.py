@@ -30,7 +30,7 @@ def _distance(_: Bars, source: FloatArray, p: Parameters) -> Outputs:
     return (100 * ratio(source - level, level),)
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "sma": of_series(talib.SMA),
     "ema": of_series(talib.EMA),
     "wma": of_series(talib.WMA),

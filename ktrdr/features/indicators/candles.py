@@ -16,7 +16,7 @@ from ktrdr.features.indicators.definition import IndicatorDefinition, Outputs, P
 from ktrdr.strategy.candle_patterns import CANDLE_PATTERNS
 
 
-def _door(name: str) -> IndicatorDefinition:
+def _definition(name: str) -> IndicatorDefinition:
     function = getattr(talib, name.upper())
 
     def compute(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
@@ -33,4 +33,4 @@ def _lookback(name: str) -> int:
     return int(getattr(abstract, name.upper()).lookback)
 
 
-DOORS: dict[str, IndicatorDefinition] = {name: _door(name) for name in CANDLE_PATTERNS}
+DEFINITIONS: dict[str, IndicatorDefinition] = {name: _definition(name) for name in CANDLE_PATTERNS}

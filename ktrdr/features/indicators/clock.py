@@ -1,4 +1,4 @@
-"""The time of day and of week on a circle, so that midnight lies beside midnight.
+"""Time of day and day of week as points on a circle, so that midnight is next to midnight.
 
 Both are those at which the bar opens, in UTC, as (sine, cosine).
 """
@@ -34,7 +34,7 @@ def _on_circle(places: IntArray, count: int) -> Outputs:
     return sines[places], cosines[places]
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "hour_of_day": IndicatorDefinition(_hour, lambda _: (0, 0)),
     "day_of_week": IndicatorDefinition(_weekday, lambda _: (0, 0)),
 }

@@ -1,4 +1,4 @@
-"""What every family of indicators is made of: a computation and its warm-ups."""
+"""The definition of an indicator: its computation and its warm-up."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Oscillators: how far and how fast a series moves.
+"""Oscillators of momentum.
 
 Where a market stands still, TA-Lib's oscillators are 0 (Aroon: 100 up and down), and so are ours.
 """
@@ -159,7 +159,7 @@ def _aroon(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
     return up, down, up - down
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "rsi": of_series(talib.RSI, extra=0),
     "roc": of_series(talib.ROC, extra=0),
     "momentum": of_series(talib.MOM, extra=0),

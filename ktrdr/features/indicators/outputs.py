@@ -1,4 +1,4 @@
-"""The outputs of a strategy's indicators over bars, one computed from another where it says so."""
+"""The outputs of a strategy's indicators over bars, chained along their sources."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from ktrdr.features.indicators.definition import IndicatorDefinition
 from ktrdr.strategy.indicator_types import Indicator
 from ktrdr.strategy.indicators import PRICE_SERIES
 
-DOORS: dict[str, IndicatorDefinition] = {
-    **averages.DOORS,
-    **momentum.DOORS,
-    **trend.DOORS,
-    **volatility.DOORS,
-    **volume.DOORS,
-    **statistics.DOORS,
-    **clock.DOORS,
-    **candles.DOORS,
+DEFINITIONS: dict[str, IndicatorDefinition] = {
+    **averages.DEFINITIONS,
+    **momentum.DEFINITIONS,
+    **trend.DEFINITIONS,
+    **volatility.DEFINITIONS,
+    **volume.DEFINITIONS,
+    **statistics.DEFINITIONS,
+    **clock.DEFINITIONS,
+    **candles.DEFINITIONS,
 }
 
 _SERIES: dict[str, Callable[[Bars], FloatArray]] = {
@@ -76,7 +76,7 @@ class IndicatorOutputs:
             return
         bars = self._bars.rows(start, rows)
         with np.errstate(over="ignore", invalid="ignore"):  # the pipeline names what overflows
-            found = DOORS[indicator.type].compute(bars, source[start:], indicator.parameters)
+            found = DEFINITIONS[indicator.type].compute(bars, source[start:], indicator.parameters)
         self._outputs[indicator_id] = {
             name: _from_bar(start, series, rows) for name, series in zip(names, found, strict=True)
         }
@@ -121,7 +121,7 @@ def _chain(indicators: Mapping[str, Indicator], reference: str) -> list[tuple[st
 
 
 def _own_warm_up(indicator: Indicator, output: str) -> int:
-    warm_ups = DOORS[indicator.type].warm_ups(indicator.parameters)
+    warm_ups = DEFINITIONS[indicator.type].warm_ups(indicator.parameters)
     return warm_ups[indicator.grammar.outputs.index(output)] if output else warm_ups[0]
 
 

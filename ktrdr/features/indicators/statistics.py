@@ -1,4 +1,4 @@
-"""Where a series stands among its own last values, and its returns."""
+"""Rolling statistics of a series, and its returns."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _zscore(_: Bars, source: FloatArray, p: Parameters) -> Outputs:
     return (ratio(gap, deviation),)
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "zscore": IndicatorDefinition(_zscore, lambda p: (whole(p) - 1,)),
     "percentile": of_series(rolling_rank),
     "log_return": of_series(log_returns, extra=0),

@@ -1,4 +1,4 @@
-"""Trends: directional movement, stops that follow the price, Ichimoku's lines."""
+"""Trend indicators: directional movement, trailing stops, Ichimoku's lines."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def _periods(p: Parameters) -> tuple[int, int, int]:
     return whole(p, "tenkan_period"), whole(p, "kijun_period"), whole(p, "senkou_b_period")
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "adx": IndicatorDefinition(_adx, lambda p: (2 * whole(p) - 1, whole(p), whole(p))),
     "supertrend": IndicatorDefinition(_supertrend, lambda p: (whole(p),) * 2),
     "parabolicsar": IndicatorDefinition(_parabolic, lambda _: (1,)),

@@ -1,4 +1,4 @@
-"""Ranges, bands and channels: how much a series moves."""
+"""Volatility indicators: ranges, bands and channels."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def _realised(_: Bars, source: FloatArray, p: Parameters) -> Outputs:
     return (found,)
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "atr": of_prices(talib.ATR, extra=0),
     "natr": of_prices(talib.NATR, extra=0),
     "bollingerbands": IndicatorDefinition(_bollinger, lambda p: (whole(p) - 1,) * 3),

@@ -1,4 +1,4 @@
-"""Indicators that weigh prices by volume.
+"""Volume indicators.
 
 `obv` and `adline` add up from the first bar given: their level depends on where the bars begin,
 and only their changes mean anything. A `zscore` or `linreg_slope` of one makes an input of it.
@@ -53,7 +53,7 @@ def _volume_ratio(bars: Bars, _: FloatArray, p: Parameters) -> Outputs:
     return (ratio(bars.volume, rolling_mean(bars.volume, whole(p)), otherwise=1.0),)
 
 
-DOORS: dict[str, IndicatorDefinition] = {
+DEFINITIONS: dict[str, IndicatorDefinition] = {
     "obv": IndicatorDefinition(
         lambda bars, _, __: (talib.OBV(bars.close, bars.volume),), lambda _: (0,)
     ),

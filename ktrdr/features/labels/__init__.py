@@ -1,4 +1,4 @@
-"""What a model is to foresee. Labels look at the future by declaration and are never inputs."""
+"""Labels: the targets of a training. They use the future, and are never inputs."""
 
 from __future__ import annotations
 

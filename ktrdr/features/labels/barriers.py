@@ -71,7 +71,7 @@ def _volatility(bars: Bars, spec: TripleBarrierLabels) -> FloatArray:
 
 
 def _entries(bars: Bars, volatility: FloatArray, spec: TripleBarrierLabels) -> IntArray:
-    """The bars at whose close a label begins; the sums of CUSUM begin with the first of them."""
+    """Return the bars at whose close a label begins; CUSUM starts at the first of them."""
     places = np.flatnonzero(volatility > 0)
     if spec.cusum_threshold is None or len(places) == 0:
         return places

@@ -1,4 +1,4 @@
-"""Labels as every source gives them, and what their classes are called."""
+"""The labels that every source returns, and the names of their classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Bars at which enough has happened to ask a model anew."""
+"""CUSUM events: the bars at which labels are sampled."""
 
 from __future__ import annotations
 

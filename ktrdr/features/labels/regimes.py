@@ -1,4 +1,4 @@
-"""Labels that say whether a market trends, ranges, or is in a crisis of volatility."""
+"""Regime labels: trending, ranging, or a crisis of volatility."""
 
 from __future__ import annotations
 

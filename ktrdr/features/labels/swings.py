@@ -1,4 +1,4 @@
-"""The swings of a market, and labels that say which one a bar is in."""
+"""Zigzag swings, and labels that say which swing a bar is in."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How much of its own a label has to tell, where labels overlap."""
+"""Average uniqueness of overlapping labels."""
 
 from __future__ import annotations
 

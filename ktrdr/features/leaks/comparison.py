@@ -1,4 +1,4 @@
-"""What a leak is, and how two computations are compared: bit by bit."""
+"""Leaks, and the bitwise comparison of two computations."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a future is taken away or changed: at random, and where mistakes are likely to show."""
+"""The points in time after which the future is cut off or changed."""
 
 from __future__ import annotations
 
@@ -22,29 +22,29 @@ class CutPoint:
     place: str
 
 
-def draw_points(
-    subject: PipelineRun, count: int, random: np.random.Generator
+def sample_points(
+    run: PipelineRun, count: int, random: np.random.Generator
 ) -> tuple[tuple[CutPoint, ...], ...]:
     """`count` different points of each symbol, in the order of time; fewer where bars are few.
 
-    They are drawn in turn right after the warm-up, at the edges of splits, where a session ends,
+    They are sampled in turn right after the warm-up, at the edges of splits, where a session ends,
     inside bars of each other timeframe, and anywhere. A bar follows each of them.
     """
-    return tuple(_of_symbol(one, subject.folds, count, random) for one in subject.symbols)
+    return tuple(_of_symbol(one, run.folds, count, random) for one in run.symbols)
 
 
 def _of_symbol(
     one: SymbolRows, folds: tuple[Fold, ...], count: int, random: np.random.Generator
 ) -> tuple[CutPoint, ...]:
-    drawn = {
+    sampled = {
         place: _in_random_order(bars, one, random) for place, bars in _places(one, folds).items()
     }
     found: dict[int, CutPoint] = {}
-    while drawn and len(found) < count:
-        for place in list(drawn):
-            bar = next((bar for bar in drawn[place] if bar not in found), None)
+    while sampled and len(found) < count:
+        for place in list(sampled):
+            bar = next((bar for bar in sampled[place] if bar not in found), None)
             if bar is None:
-                del drawn[place]
+                del sampled[place]
             elif len(found) < count:
                 found[bar] = CutPoint(one.symbol, bar, one.moment(bar), place)
     return tuple(found[bar] for bar in sorted(found))

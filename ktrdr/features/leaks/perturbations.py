@@ -1,4 +1,4 @@
-"""Markets with another future: the same bars up to a moment; after it other ones, or none.
+"""Markets with another future: the same bars up to a moment, then others or none.
 
 A moment is the close of a base bar, in microseconds UTC. Bars are known once they have closed,
 whatever their timeframe; one that is still open belongs to the future. What is resampled is

@@ -1,4 +1,4 @@
-"""What is examined of a strategy on its bars: its symbols and folds, made by the real pipeline."""
+"""One run of the real pipeline over a strategy's bars: its symbols and folds."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class PipelineRun:
     folds: tuple[Fold, ...]
 
 
-def make_subject(strategy: Strategy, market: Market) -> PipelineRun:
+def run_pipeline(strategy: Strategy, market: Market) -> PipelineRun:
     """Compute everything once. Raises InvalidData as `build_dataset` does."""
     spec = strategy.training.data_split
     datasets = {

@@ -1,4 +1,4 @@
-"""The future is taken away, and changed, after points in time: nothing before may change."""
+"""Probes at points in time: the future is cut off or changed, nothing before may change."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from ktrdr.features.pipeline import SymbolSeries, compute_series
 
 
 def leaks_at_points(
-    subject: PipelineRun,
+    run: PipelineRun,
     points: tuple[tuple[CutPoint, ...], ...],
     random: np.random.Generator,
     notes: list[str],
 ) -> Iterator[Leak]:
-    """What changes at the points of each symbol, which come in the subject's order."""
-    for one, own in zip(subject.symbols, points, strict=True):
-        prober = _Prober(subject, one)
+    """What changes at the points of each symbol, which come in the run's order."""
+    for one, own in zip(run.symbols, points, strict=True):
+        prober = _Prober(run, one)
         for place, point in enumerate(own):
             yield from prober.probe_cut(point)
             yield from prober.probe_changed(point, CHANGES[place % len(CHANGES)], random, notes)
@@ -46,9 +46,9 @@ def leaks_at_points(
 class _Prober:
     """The inputs and labels of a symbol as the whole bars give them, to compare others with."""
 
-    def __init__(self, subject: PipelineRun, one: SymbolRows) -> None:
-        self._strategy = subject.strategy
-        self._transforms = subject.folds[0].dataset.transforms
+    def __init__(self, run: PipelineRun, one: SymbolRows) -> None:
+        self._strategy = run.strategy
+        self._transforms = run.folds[0].dataset.transforms
         self._one = one
         bars = np.arange(one.series.first, len(one.series.base))
         self._columns = [

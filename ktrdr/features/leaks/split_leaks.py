@@ -1,4 +1,4 @@
-"""What is fitted, and the rows that are trained on, must not know the split that judges them.
+"""Leaks from a later split into fitted values, and into the rows of an earlier split.
 
 The bars from the beginning of a split on (less the embargo) become other ones, the edges between
 splits stay where they are, and the whole training set is built again.
@@ -24,51 +24,49 @@ from ktrdr.strategy.input_names import input_groups
 
 
 def leaks_behind_splits(
-    subject: PipelineRun, fold: Fold, random: np.random.Generator, notes: list[str]
+    run: PipelineRun, fold: Fold, random: np.random.Generator, notes: list[str]
 ) -> Iterator[Leak]:
     """What changes before each split that judges an earlier one."""
-    for place, judge in enumerate(fold.stretches):
-        if not any(_worth(piece) < _worth(judge) for piece in fold.stretches[:place]):
+    for place, later in enumerate(fold.stretches):
+        if not any(_worth(piece) < _worth(later) for piece in fold.stretches[:place]):
             continue
-        moments = _moments(subject, judge)
-        judges_all = not any(piece.split == "train" for piece in fold.stretches[place:])
-        others = _others(subject, fold, moments, random)
+        moments = _moments(run, later)
+        evaluates_all = not any(piece.split == "train" for piece in fold.stretches[place:])
+        others = _others(run, fold, moments, random)
         for other in others:
-            yield from _rows_and_labels(subject, fold.dataset, other, judge, moments)
-            if judges_all:
-                yield from _fitted(subject, fold.dataset, other, moments)
+            yield from _rows_and_labels(run, fold.dataset, other, later, moments)
+            if evaluates_all:
+                yield from _fitted(run, fold.dataset, other, moments)
         if not others:
             notes.append(
-                f"fold {fold.number}: whether training knows its {judge.split} split could not be"
+                f"fold {fold.number}: whether training knows its {later.split} split could not be"
                 " tried: with other bars in there, too little is left of it; use more bars"
             )
 
 
 def _others(
-    subject: PipelineRun, fold: Fold, moments: Moments, random: np.random.Generator
+    run: PipelineRun, fold: Fold, moments: Moments, random: np.random.Generator
 ) -> list[Dataset]:
     """The training set with other futures; without those that leave a split without samples."""
     found = []
     for change in CHANGES:
-        market = with_other_future(subject.market, moments, change, random)
+        market = with_other_future(run.market, moments, change, random)
         with contextlib.suppress(InvalidData):
-            found.append(build_dataset(subject.strategy, market, fold.number, fold.stretches))
+            found.append(build_dataset(run.strategy, market, fold.number, fold.stretches))
     return found
 
 
-def edges_follow_prices(subject: PipelineRun, random: np.random.Generator) -> bool:
+def edges_follow_prices(run: PipelineRun, random: np.random.Generator) -> bool:
     """Whether the last fold's splits lie elsewhere with other prices in its last one.
 
     Edges are shares of the labelled rows, and how many there will be is up to the market where
     labels wait for an event.
     """
-    fold, spec = subject.folds[-1], subject.strategy.training.data_split
-    market = with_other_future(
-        subject.market, _moments(subject, fold.stretches[-1]), CHANGES[0], random
-    )
+    fold, spec = run.folds[-1], run.strategy.training.data_split
+    market = with_other_future(run.market, _moments(run, fold.stretches[-1]), CHANGES[0], random)
     opened = [
-        label_rows(subject.strategy, replace(one.series, base=market.base(one.symbol))).moments
-        for one in subject.symbols
+        label_rows(run.strategy, replace(one.series, base=market.base(one.symbol))).moments
+        for one in run.symbols
     ]
     return pieces(np.concatenate(opened), spec, fold.number) != fold.stretches
 
@@ -77,25 +75,25 @@ def _worth(piece: Piece) -> int:
     return SPLITS.index(piece.split)
 
 
-def _moments(subject: PipelineRun, judge: Piece) -> Moments:
-    """The close of the last bar that rows before the judge may know, of each symbol."""
-    embargo = subject.strategy.training.data_split.embargo
+def _moments(run: PipelineRun, later: Piece) -> Moments:
+    """The close of the last bar that rows before the later may know, of each symbol."""
+    embargo = run.strategy.training.data_split.embargo
     return {
         one.symbol: one.moment(
-            int(np.searchsorted(one.series.base.timestamps, judge.start)) - embargo - 1
+            int(np.searchsorted(one.series.base.timestamps, later.start)) - embargo - 1
         )
-        for one in subject.symbols
+        for one in run.symbols
     }
 
 
 def _rows_and_labels(
-    subject: PipelineRun, before: Dataset, after: Dataset, judge: Piece, moments: Moments
+    run: PipelineRun, before: Dataset, after: Dataset, later: Piece, moments: Moments
 ) -> Iterator[Leak]:
-    labels, split = subject.strategy.training.labels, subject.strategy.training.data_split
-    for name in SPLITS[: _worth(judge)]:
+    labels, split = run.strategy.training.labels, run.strategy.training.data_split
+    for name in SPLITS[: _worth(later)]:
         for symbol, moment in moments.items():
-            there = _Samples.of(before, name, symbol, judge.start)
-            here = _Samples.of(after, name, symbol, judge.start)
+            there = _Samples.of(before, name, symbol, later.start)
+            here = _Samples.of(after, name, symbol, later.start)
             missing = np.setxor1d(there.opened, here.opened)
             if len(missing):
                 first, count = int(missing[0]), len(missing)
@@ -141,14 +139,12 @@ class _Samples:
         return cls(dataset.timestamps[inside], dataset.labels[inside], weights[inside])
 
 
-def _fitted(
-    subject: PipelineRun, before: Dataset, after: Dataset, moments: Moments
-) -> Iterator[Leak]:
+def _fitted(run: PipelineRun, before: Dataset, after: Dataset, moments: Moments) -> Iterator[Leak]:
     """What was fitted, and the columns of training rows in which something else was."""
     column, rows = 0, before.splits.train
     same_rows = np.array_equal(before.timestamps[: rows.stop], after.timestamps[: rows.stop])
     for group, there, here in zip(
-        input_groups(subject.strategy), before.transforms, after.transforms, strict=True
+        input_groups(run.strategy), before.transforms, after.transforms, strict=True
     ):
         if there.as_json() != here.as_json():
             change, moment = largest(_numbers(there), _numbers(here)), max(moments.values())

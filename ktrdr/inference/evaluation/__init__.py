@@ -1,4 +1,4 @@
-"""What a model is worth on given rows, beside what costs nothing to say."""
+"""Evaluation of a model on given rows, beside simple baselines."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What costs nothing to say, as JSON values: the commonest class, the mean, the last label."""
+"""Simple baselines, as JSON values: the majority class, the mean, the last label."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from ktrdr.features.labels import LabelArray
-from ktrdr.inference.evaluation.rows import JudgedRows
+from ktrdr.inference.evaluation.rows import EvaluatedRows
 from ktrdr.inference.evaluation.scores import NO_SCORES, Scores, value_scores
 
 _OF_CLASSES = ("majority", "persistence")
@@ -19,7 +19,9 @@ THESE_ROWS = "these rows"
 """Where what is commonest or the mean comes from; the latter is hindsight."""
 
 
-def baselines(parts: Sequence[JudgedRows], class_names: Sequence[str]) -> dict[str, Scores | None]:
+def baselines(
+    parts: Sequence[EvaluatedRows], class_names: Sequence[str]
+) -> dict[str, Scores | None]:
     """Each by its figures over the labelled rows, None where it is none for the output format.
 
     `persistence` repeats the last label that was known at the time; rows before the first such
@@ -55,8 +57,8 @@ def joined(arrays: Any) -> LabelArray:
     return result
 
 
-def _known_labels(parts: Sequence[JudgedRows], labels: LabelArray) -> tuple[LabelArray, str]:
-    """Those of the training rows, where every symbol has them, else those judged by."""
+def _known_labels(parts: Sequence[EvaluatedRows], labels: LabelArray) -> tuple[LabelArray, str]:
+    """Return the training rows, where every symbol has them, else the evaluated ones."""
     if all(len(part.training_labels) for part in parts):
         return joined(part.training_labels for part in parts), TRAINING_ROWS
     return labels, THESE_ROWS

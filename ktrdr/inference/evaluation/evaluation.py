@@ -1,4 +1,4 @@
-"""A stored model judged on stored bars: on its own test rows, or on any others."""
+"""Evaluation of a stored model on stored bars: its own test rows, or any others."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from ktrdr.data.bars import format_us, parse_date_range
 from ktrdr.data.store import BarStore
 from ktrdr.errors import InvalidData
 from ktrdr.inference.evaluation.baselines import THESE_ROWS, baselines, joined
-from ktrdr.inference.evaluation.rows import JudgedRows, judged_rows
+from ktrdr.inference.evaluation.rows import EvaluatedRows, evaluated_rows
 from ktrdr.inference.evaluation.scores import class_scores, value_scores
 from ktrdr.inference.evaluation.trading import Equity, trading
 from ktrdr.inference.model import LoadedModel
@@ -25,7 +25,7 @@ _EVERYTHING: Within = (None, None)
 
 @dataclass(frozen=True, eq=False)
 class Evaluation:
-    """`document` is the report as plain JSON; `equity` what following the answers makes of one
+    """`document` is the report as plain JSON; `equity` what following the predictions makes of one
     unit over all symbols, None where no bar has a next one."""
 
     document: dict[str, Any]
@@ -76,18 +76,18 @@ def _on_test_rows(model: LoadedModel, symbols: Sequence[str], within: Within) ->
     return within == _EVERYTHING and all(name in model.strategy.symbols for name in symbols)
 
 
-def _rows_of(model: LoadedModel, store: BarStore, symbol: str, within: Within) -> JudgedRows:
+def _rows_of(model: LoadedModel, store: BarStore, symbol: str, within: Within) -> EvaluatedRows:
     if not _on_test_rows(model, (symbol,), within):
         made = model_inputs(model, stored_market(model, store, symbol))
-        return judged_rows(model, made, *rows_between(made, *within))
+        return evaluated_rows(model, made, *rows_between(made, *within))
     # As in training: what is computed from bars can depend on where they begin.
     data = model.strategy.training_data
     days = parse_date_range(data.start_date, data.end_date)
-    tested = [s for s in model.recipe.seen if (s.symbol, s.split) == (symbol, "test")]
+    tested = [s for s in model.input_schema.seen if (s.symbol, s.split) == (symbol, "test")]
     if not tested:
         raise InvalidData(
-            f"{model.name} has no test rows of {symbol}: say which rows to judge it on with --from "
-            "and --to",
+            f"{model.name} has no test rows of {symbol}: say which rows to evaluate it on with "
+            "--from and --to",
             symbol=symbol,
         )
     made = model_inputs(model, stored_market(model, store, symbol, within=days))
@@ -96,10 +96,10 @@ def _rows_of(model: LoadedModel, store: BarStore, symbol: str, within: Within) -
     # Training keeps the first rows of a split as history: no sequence reaches over its edge.
     history = (model.strategy.model.sequence_length or 1) - 1
     opens = int(np.searchsorted(made.base.timestamps, edges[0]))
-    return judged_rows(model, made, min(max(start, opens + history), stop), stop)
+    return evaluated_rows(model, made, min(max(start, opens + history), stop), stop)
 
 
-def _check_labelled(part: JudgedRows, model: LoadedModel) -> None:
+def _check_labelled(part: EvaluatedRows, model: LoadedModel) -> None:
     count = len(part.timestamps)
     if part.labelled.any():
         return
@@ -119,7 +119,7 @@ def _check_labelled(part: JudgedRows, model: LoadedModel) -> None:
 
 
 def _judge(
-    model: LoadedModel, parts: Sequence[JudgedRows], cost: float
+    model: LoadedModel, parts: Sequence[EvaluatedRows], cost: float
 ) -> tuple[dict[str, Any], Equity | None]:
     """The figures of one symbol, or of several together."""
     outputs = np.concatenate([part.outputs[part.labelled] for part in parts])
@@ -142,12 +142,12 @@ def _judge(
     return report, equity
 
 
-def _edge(part: JudgedRows, place: int) -> int:
+def _edge(part: EvaluatedRows, place: int) -> int:
     return int(part.timestamps[part.labelled][place])
 
 
-def _seen(parts: Sequence[JudgedRows]) -> dict[str, int]:
-    """How many of the judged rows each split of the training had."""
+def _seen(parts: Sequence[EvaluatedRows]) -> dict[str, int]:
+    """Count the evaluated rows in each split of the training."""
     counts = {
         name: sum(int((part.splits[name] & part.labelled).sum()) for part in parts)
         for name in ("train", "validation", "test")
@@ -170,10 +170,10 @@ def _notes(
     foreign = [name for name in symbols if name not in model.strategy.symbols]
     if foreign:
         yield f"it was not trained on {', '.join(foreign)}"
-    if not model.recipe.seen:
+    if not model.input_schema.seen:
         yield "it was stored by an earlier version that did not keep which rows it was trained on"
     known = [b["known_from"] for b in overall["baselines"].values() if b and "known_from" in b]
     if THESE_ROWS in known:
-        yield "majority or mean are those of the judged rows themselves, which is hindsight"
+        yield "majority or mean are those of the evaluated rows themselves, which is hindsight"
     if cost is None:
         yield "its strategy has no decisions.cost_model: net is gross"

@@ -1,4 +1,4 @@
-"""The rows that a model is judged on: its answers, what came true, and what was known before."""
+"""The rows of an evaluation: predictions, labels, and the labels known before."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ Mask = NDArray[np.bool_]
 
 
 @dataclass(frozen=True, eq=False)
-class JudgedRows:
-    """Consecutive bars of one symbol, N of them, with a model's answer at each.
+class EvaluatedRows:
+    """Consecutive bars of one symbol, N of them, with a model's prediction at each.
 
     `outputs`: float64 [N, classes] or [N, 1], raw. `labels` count where `labelled`. `past` is the
     label of the last bar whose label was known at the close of the row's bar; `past_known` where
@@ -40,12 +40,12 @@ class JudgedRows:
     training_labels: LabelArray
 
 
-def judged_rows(model: LoadedModel, made: ModelInputs, start: int, stop: int) -> JudgedRows:
-    """A model's answers at the base bars [start, stop), and what there is to judge them by."""
+def evaluated_rows(model: LoadedModel, made: ModelInputs, start: int, stop: int) -> EvaluatedRows:
+    """Return a model's predictions at the base bars [start, stop), with their labels."""
     base, rows = made.base, slice(start, stop)
     labels = make_labels(model.strategy.training.labels, base)
     past, past_known = _past_labels(labels, start, stop)
-    return JudgedRows(
+    return EvaluatedRows(
         symbol=base.symbol,
         timestamps=base.timestamps[rows],
         outputs=model.outputs(made.between(start, stop)).astype(np.float64),
@@ -77,7 +77,9 @@ def _moves(base: Bars) -> FloatArray:
 
 
 def _spans(model: LoadedModel, symbol: str, split: str) -> list[TrainingRange]:
-    return [seen for seen in model.recipe.seen if (seen.symbol, seen.split) == (symbol, split)]
+    return [
+        seen for seen in model.input_schema.seen if (seen.symbol, seen.split) == (symbol, split)
+    ]
 
 
 def _within(timestamps: IntArray, spans: Sequence[TrainingRange]) -> Mask:

@@ -1,4 +1,4 @@
-"""How right answers are: the figures of classes and of values, as JSON values.
+"""Scores of predicted classes and values, as JSON values.
 
 What would be divided by nothing is None: a precision without a single prediction, a correlation
 with what does not vary.
@@ -66,12 +66,15 @@ def class_scores(outputs: FloatArray, labels: IntArray, names: Sequence[str]) ->
 
 
 def calibration(confidences: FloatArray, hits: NDArray[np.bool_]) -> list[Scores]:
-    """How often answers of a confidence are right, in ten bins of equal width; a confidence on an
-    edge belongs to the bin below it (Guo et al. 2017, "On calibration", section 2)."""
-    places = np.clip(np.ceil(confidences * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
-    counts = np.bincount(places, minlength=NUM_BINS)
-    sums = np.bincount(places, confidences, NUM_BINS)
-    right = np.bincount(places, hits.astype(np.float64), NUM_BINS)
+    """Return how often predictions of a confidence are right, in ten bins of equal width.
+
+    A confidence on an edge belongs to the bin below it (Guo et al. 2017, "On calibration",
+    section 2).
+    """
+    indices = np.clip(np.ceil(confidences * NUM_BINS).astype(np.int64) - 1, 0, NUM_BINS - 1)
+    counts = np.bincount(indices, minlength=NUM_BINS)
+    sums = np.bincount(indices, confidences, NUM_BINS)
+    right = np.bincount(indices, hits.astype(np.float64), NUM_BINS)
     return [
         {
             "above": place / NUM_BINS,

@@ -1,7 +1,7 @@
-"""What it would have earned to follow a model's answers, one bar at a time, as JSON values.
+"""A simple backtest of a model's predictions, one bar at a time, as JSON values.
 
 At the close of t a position of +1, 0 or -1 is taken for the move close[t] -> close[t + 1]. No
-slippage, no interest, no limit: a view of the answers, not a backtest.
+slippage, no interest, no limit: a view of the predictions, not a backtest.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from ktrdr.data.bars import FloatArray, IntArray
-from ktrdr.inference.evaluation.rows import JudgedRows
+from ktrdr.inference.evaluation.rows import EvaluatedRows
 from ktrdr.inference.evaluation.scores import ratio
 
 _POSITIONS = {
@@ -55,9 +55,9 @@ class Equity:
 
 
 def trading(
-    parts: Sequence[JudgedRows], class_names: Sequence[str], cost: float
+    parts: Sequence[EvaluatedRows], class_names: Sequence[str], cost: float
 ) -> tuple[dict[str, Any] | None, Equity | None]:
-    """The figures and the curves of following the answers, beside buying and holding.
+    """Return metrics and curves of following the predictions, beside buying and holding.
 
     `cost` is of a round trip, as a fraction. None where no bar has a next one. With several symbols
     the return of a moment is the mean over those that have a bar then.

@@ -1,1 +1,1 @@
-"""Rewriting older strategy files into the grammar, comments and layout kept."""
+"""Migration of older strategy files to the grammar; comments and layout are kept."""

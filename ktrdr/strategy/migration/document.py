@@ -1,4 +1,4 @@
-"""A YAML document that can be changed and written again much as it was: ruamel's round trip."""
+"""A YAML document that is edited in place: ruamel's round trip."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A strategy file while it is rewritten: every change of it is made here, and said."""
+"""A strategy file while it is migrated: all changes are made and recorded here."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def dotted(path: Path) -> str:
 
 @dataclass
 class Draft:
-    """The document, what was changed in it so far, and what nobody but the user can decide."""
+    """The document, its changes so far, and the problems that only the user can decide."""
 
     document: Document
     changes: list[Change] = field(default_factory=list)

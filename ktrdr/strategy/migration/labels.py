@@ -1,4 +1,4 @@
-"""What older files say of labels, under the names that each source of labels has."""
+"""Migration of label settings to the names that each source has."""
 
 from __future__ import annotations
 

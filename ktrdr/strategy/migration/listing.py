@@ -1,4 +1,4 @@
-"""Indicators as older files have them: a list, other types, other parameter names."""
+"""Migration of indicators: lists, other type names, other parameter names."""
 
 from __future__ import annotations
 

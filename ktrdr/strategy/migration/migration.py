@@ -1,4 +1,4 @@
-"""Rewriting a strategy file from elsewhere: what was changed, what is left to decide."""
+"""Migration of a strategy file: the changes, and the problems left for the user."""
 
 from __future__ import annotations
 

@@ -179,7 +179,7 @@ PRICES = word_set("open high low close hl2 hlc3 ohlc4 volume")
 
 
 def nearest_value(path: str, value: str) -> str | None:
-    """The grammar's word for a value, or None where no table knows it."""
+    """Return the grammar's word for a value; None when it is in no table."""
     return VALUES.get(path, {}).get(squeezed(value))
 
 

@@ -1,4 +1,4 @@
-"""What older files say of bars, model, decisions and training, put where the grammar has it."""
+"""Migration of the sections for data, model, decisions and training."""
 
 from __future__ import annotations
 

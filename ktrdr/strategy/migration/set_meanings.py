@@ -1,4 +1,4 @@
-"""What the name of a fuzzy set can mean among a strategy's indicators."""
+"""The indicators that the name of a fuzzy set can mean."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Fuzzy sets and network inputs as older files have them: keyed by what they read, or unnamed."""
+"""Migration of fuzzy sets and network inputs."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def _remove_transform(draft: Draft, path: Path) -> None:
 
 
 def _ungroup(draft: Draft, path: Path) -> None:
-    """Memberships below a key of their own stand beside `indicator`."""
+    """Move memberships below a key of their own to beside `indicator`."""
     if draft.has((*path, "order")):  # as `strategies show` writes them
         return
     for group in _GROUPS:

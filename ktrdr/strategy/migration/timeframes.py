@@ -1,4 +1,4 @@
-"""Timeframes as they are written elsewhere: `1H`, `M5`, `15min`, `60m`."""
+"""Timeframes in other notations: `1H`, `M5`, `15min`, `60m`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The networks: built from the strategy's model section, with first weights made by a seed."""
+"""The networks, built from the strategy's model section and initialised from a seed."""
 
 from __future__ import annotations
 

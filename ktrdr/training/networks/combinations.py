@@ -1,4 +1,4 @@
-"""Which rules a rule base has: one membership of each fuzzy input makes the condition of one."""
+"""The rules of a rule base: combinations of one membership of each fuzzy input."""
 
 from __future__ import annotations
 

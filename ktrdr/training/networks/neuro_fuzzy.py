@@ -87,7 +87,7 @@ class NeuroFuzzyNetwork(nn.Module):
         return shares @ at_origin + (mixed * self._standardised(rows).unsqueeze(1)).sum(dim=2)
 
     def shares(self, rows: Tensor) -> Tensor:
-        """How much of the answer each rule gives, [N, R]; every row's shares sum to 1."""
+        """Return the share of each rule in the output, [N, R]; every row sums to 1."""
         grades = torch.log(self.curves(rows).clamp(min=LEAST_GRADE)).to(rows.dtype)
         nowhere = grades.new_zeros(len(self.rules), grades.shape[1])
         takes_part = nowhere.scatter(1, self.rules + self.offsets, 1.0)

@@ -16,7 +16,7 @@ from ktrdr.strategy.networks import TCN
 class ConvolutionalNetwork(nn.Module):
     """Residual blocks whose dilations are 1, 2, 4 ..., and a linear head on the last step.
 
-    The last step's answer depends on 1 + 2 (kernel_size - 1) (2^levels - 1) steps, or on as many
+    The last step's output depends on 1 + 2 (kernel_size - 1) (2^levels - 1) steps, or on as many
     as the sequence has.
     """
 

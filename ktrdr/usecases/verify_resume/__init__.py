@@ -1,5 +1,6 @@
-"""Proof on the user's own strategy and bars: trained straight, and stopped, killed and resumed.
+"""Check on a user's strategy and bars that resuming changes nothing.
 
-`conducting` is the parent, which needs neither torch nor Ray; `attempt` is the child that it
-starts for every attempt at the training; `records` is what the two tell each other.
+The strategy is trained twice: straight, and with stops and kills. `verification` is the parent
+process, which needs neither torch nor Ray; `attempt` is the child process that it starts for each
+attempt; `shared_counters` holds the files by which the two communicate.
 """

@@ -1,7 +1,7 @@
-"""One attempt at a rehearsed training, in a process of its own: begins, or goes on, and ends.
+"""One attempt of a training that is verified, in a process of its own.
 
-Run as `python -m ktrdr.usecases.verify_resume.attempt FOLDER NUMBER`; gets ready, then waits for an
-order, a line of JSON on stdin. It ends at once when its parent does.
+Run as `python -m ktrdr.usecases.verify_resume.attempt FOLDER NUMBER`; loads everything, then
+waits for its `AttemptPlan`, a line of JSON on stdin. It ends as soon as its parent does.
 """
 
 from __future__ import annotations
@@ -39,8 +39,8 @@ from ktrdr.usecases.verify_resume.shared_counters import (
     AttemptPlan,
     EpochLog,
     SharedCounters,
-    board_path,
-    open_board,
+    counters_path,
+    open_counters,
     read_job,
     write_outcome,
 )
@@ -51,7 +51,7 @@ _STATE_OF_NO_EPOCH = ("history", "seconds")
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Returns the exit status; what went wrong is the last line on stderr."""
+    """Return the exit status; the error is the last line on stderr."""
     folder, number = Path(arguments[0]), int(arguments[1])
     try:
         request, plan = read_job(folder)
@@ -59,32 +59,32 @@ def main(arguments: Sequence[str]) -> int:
         dataset = planned_dataset(request, plan, strategy)
         job = planned_job(request, plan, strategy, dataset)
         _warm_up()
-        Attempt(folder, number).run(job, dataset, _next_order())
+        Attempt(folder, number).run(job, dataset, _read_plan())
     except (KtrdrError, NonFiniteLoss) as error:
-        _complain(str(error))
+        _print_error(str(error))
         return 1
     return 0
 
 
 class Attempt:
-    """What one process does of a training, and what it records of it."""
+    """The part of a training that one process does, and the record of it."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self._folder = folder
-        self._board = open_board(board_path(folder, number))
+        self._counters = open_counters(counters_path(folder, number))
         self._log = EpochLog(folder, number)
-        self._storage = Storage(folder / "storage", CountedFiles(self._board))
+        self._storage = Storage(folder / "storage", CountingFiles(self._counters))
         self._number = number
 
-    def run(self, job: TrainingJob, dataset: Dataset, order: AttemptPlan) -> None:
-        """Go on from the latest good checkpoint, as every attempt does, to what was ordered."""
+    def run(self, job: TrainingJob, dataset: Dataset, plan: AttemptPlan) -> None:
+        """Train from the latest good checkpoint, as every attempt does, to the end of the plan."""
         sweep(self._storage, OPERATION_ID, range(1, self._number))
-        context = ShownContext(self._storage, OPERATION_ID, self._number, order.stop_at)
-        context.board = self._board
+        context = CountingContext(self._storage, OPERATION_ID, self._number, plan.stop_at)
+        context.counters = self._counters
         latest = context.latest_checkpoint()
         resume = restore_from_checkpoint(latest) if latest else None
         result = fit(job, dataset, context, resume, self._log_state)
-        if order.hold:
+        if plan.hold:
             self._hold()
         if isinstance(result, Completed):
             write_outcome(self._folder, outcome(result))
@@ -96,61 +96,61 @@ class Attempt:
         self._log.add(row.epoch, {**state_digests(snapshot), "metrics": metrics})
 
     def _hold(self) -> NoReturn:
-        self._board[SharedCounters.HELD] = 1
+        self._counters[SharedCounters.HELD] = 1
         time.sleep(_HELD_S)
         raise KtrdrError("was to be killed and was not")
 
 
-class ShownContext(LocalContext):
-    """A local context that shows where the training stands, before every batch."""
+class CountingContext(LocalContext):
+    """A local context that counts the batches for the parent process."""
 
-    board: memoryview[int]
+    counters: memoryview[int]
 
     @property
     def stop_requested(self) -> StopKind | None:
-        self.board[SharedCounters.STEP] = self.progress.step
+        self.counters[SharedCounters.STEP] = self.progress.step
         return super().stop_requested
 
     def enter(self, phase: Phase) -> None:
         super().enter(phase)
-        self.board[SharedCounters.EPOCHS] = self.progress.epochs
-        self.board[SharedCounters.BATCHES] = self.progress.batches
-        self.board[SharedCounters.STEP] = self.progress.step
+        self.counters[SharedCounters.EPOCHS] = self.progress.epochs
+        self.counters[SharedCounters.BATCHES] = self.progress.batches
+        self.counters[SharedCounters.STEP] = self.progress.step
 
     def warn(self, code: str, message: str) -> None:
         super().warn(code, message)
-        _complain(message)
+        _print_error(message)
 
 
-class CountedFiles(Files):
+class CountingFiles(Files):
     """File calls that are counted as they begin, for a kill in the middle of them."""
 
-    def __init__(self, board: memoryview[int]) -> None:
-        self._board = board
+    def __init__(self, counters: memoryview[int]) -> None:
+        self._counters = counters
 
     def make_folder(self, path: Path) -> None:
-        self._board[SharedCounters.DISK_CALLS] += 1
+        self._counters[SharedCounters.DISK_CALLS] += 1
         super().make_folder(path)
 
     def write(self, path: Path, data: bytes) -> None:
-        self._board[SharedCounters.DISK_CALLS] += 1
+        self._counters[SharedCounters.DISK_CALLS] += 1
         super().write(path, data)
 
     def sync_folder(self, path: Path) -> None:
-        self._board[SharedCounters.DISK_CALLS] += 1
+        self._counters[SharedCounters.DISK_CALLS] += 1
         super().sync_folder(path)
 
     def rename(self, source: Path, target: Path) -> None:
-        self._board[SharedCounters.DISK_CALLS] += 1
+        self._counters[SharedCounters.DISK_CALLS] += 1
         super().rename(source, target)
 
     def remove_tree(self, path: Path) -> None:
-        self._board[SharedCounters.DISK_CALLS] += 1
+        self._counters[SharedCounters.DISK_CALLS] += 1
         super().remove_tree(path)
 
 
 def state_digests(snapshot: Snapshot) -> dict[str, str]:
-    """A digest of every part of the state that a checkpoint holds."""
+    """Return a digest of each part of the state that a checkpoint holds."""
     loop = dataclasses.asdict(snapshot.loop)
     counters = {name: loop[name] for name in loop if name not in _STATE_OF_NO_EPOCH}
     return {
@@ -164,7 +164,7 @@ def state_digests(snapshot: Snapshot) -> dict[str, str]:
 
 
 def outcome(result: Completed) -> dict[str, Any]:
-    """What a training made."""
+    """Return the result of a training, for comparison."""
     return {
         "weights_digest": result.weights_digest,
         "epochs": result.epochs,
@@ -202,12 +202,12 @@ def _feed(digest: hashlib._Hash, value: Any) -> None:
 
 
 def _warm_up() -> None:
-    """The first optimizer of a process takes a second: better while another attempt trains."""
+    """Make a first optimizer, which takes a second, while another attempt trains."""
     torch.optim.SGD([torch.zeros(1)])
 
 
-def _next_order() -> AttemptPlan:
-    """Wait for the parent's word; from then on its end is ours."""
+def _read_plan() -> AttemptPlan:
+    """Read the plan from stdin; from then on end when the parent does."""
     with open(0, "rb", buffering=0, closefd=False) as stdin:
         line = stdin.readline()
     if not line:
@@ -221,7 +221,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-def _complain(message: str) -> None:
+def _print_error(message: str) -> None:
     sys.stderr.write(f"{' '.join(message.split())}\n")
 
 

@@ -1,4 +1,4 @@
-"""Where two trainings part: compared state by state, epoch by epoch, then in what they made."""
+"""Comparison of two trainings: state by state, epoch by epoch, then the result."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from ktrdr.usecases.verify_resume.shared_counters import EpochRecord, Training
+from ktrdr.usecases.verify_resume.shared_counters import EpochRecord, TrainingRecord
 
 
 @dataclass(frozen=True)
@@ -20,7 +20,9 @@ class StateDifference:
     """What differs, such as `weights` or `metrics.val_loss`."""
 
 
-def first_difference(straight: Training, interrupted: Training) -> StateDifference | None:
+def first_difference(
+    straight: TrainingRecord, interrupted: TrainingRecord
+) -> StateDifference | None:
     """None when every state of every epoch, also of those done twice, and the outcome are equal."""
     expected = {record.epoch: record.parts for record in straight.epochs}
     found = [

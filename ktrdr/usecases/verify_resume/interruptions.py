@@ -1,4 +1,4 @@
-"""When an interrupted training is stopped or killed: drawn at random, repeatable by a seed."""
+"""The stops and kills of an interrupted training, sampled at random from a seed."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ _CALLS_OF_A_SAVE = 20
 
 
 @dataclass(frozen=True)
-class Stop:
+class PlannedStop:
     """Ask for a stop once `step` batches are done."""
 
     step: int
 
     @property
-    def order(self) -> AttemptPlan:
+    def plan(self) -> AttemptPlan:
         return AttemptPlan(stop_at=self.step)
 
 
 @dataclass(frozen=True)
-class Kill:
+class PlannedKill:
     """SIGKILL once `step` batches are done, and a little later.
 
     With `disk_calls`, wait further until the storage was changed that often from then on, which
@@ -38,16 +38,16 @@ class Kill:
     delay_s: float
 
     @property
-    def order(self) -> AttemptPlan:
+    def plan(self) -> AttemptPlan:
         return AttemptPlan(hold=True)
 
 
-Interruption = Stop | Kill
+Interruption = PlannedStop | PlannedKill
 
 
 @dataclass(frozen=True)
-class Course:
-    """What the interruptions are thrown at, as the straight training ran it."""
+class Extent:
+    """How long the straight training was."""
 
     steps: int
     """Batches of all epochs."""
@@ -62,50 +62,52 @@ class Course:
         return range(0, self.steps, self.save_every * self.batches)
 
 
-def draw(seed: int, count: int, course: Course) -> list[Interruption]:
-    """Interruptions in their order: kills at any time, stops, and kills in the middle of a save."""
+def sample(seed: int, count: int, extent: Extent) -> list[Interruption]:
+    """Return interruptions in their order: kills, stops, and kills in the middle of a save."""
     chosen = random.Random(seed)
     kinds = itertools.islice(itertools.cycle((_kill, _stop, _kill_in_a_save)), count)
-    return sorted((kind(chosen, course) for kind in kinds), key=lambda drawn: drawn.step)
+    return sorted(
+        (kind(chosen, extent) for kind in kinds), key=lambda interruption: interruption.step
+    )
 
 
-class Fuse:
-    """Watches a board for the moment of a kill."""
+class KillTrigger:
+    """Tells from the counters of a training when it is to be killed."""
 
-    def __init__(self, kill: Kill, board: memoryview[int]) -> None:
+    def __init__(self, kill: PlannedKill, counters: memoryview[int]) -> None:
         self._kill = kill
-        self._board = board
+        self._counters = counters
         self._calls_before: int | None = None
         self.delay_s = kill.delay_s
-        """To wait once it is burnt."""
+        """Time to wait once it is due."""
 
     @property
-    def burnt(self) -> bool:
-        kill, board = self._kill, self._board
-        if board[SharedCounters.HELD]:
+    def due(self) -> bool:
+        kill, counters = self._kill, self._counters
+        if counters[SharedCounters.HELD]:
             return True
-        if board[SharedCounters.STEP] < kill.step:
+        if counters[SharedCounters.STEP] < kill.step:
             return False
         if self._calls_before is None:
-            self._calls_before = board[SharedCounters.DISK_CALLS]
-        saved = board[SharedCounters.DISK_CALLS] - self._calls_before
-        return saved >= kill.disk_calls or board[SharedCounters.STEP] >= kill.until
+            self._calls_before = counters[SharedCounters.DISK_CALLS]
+        saved = counters[SharedCounters.DISK_CALLS] - self._calls_before
+        return saved >= kill.disk_calls or counters[SharedCounters.STEP] >= kill.until
 
 
-def _stop(chosen: random.Random, course: Course) -> Interruption:
-    return Stop(chosen.randrange(course.steps))
+def _stop(chosen: random.Random, extent: Extent) -> Interruption:
+    return PlannedStop(chosen.randrange(extent.steps))
 
 
-def _kill(chosen: random.Random, course: Course) -> Interruption:
-    step = chosen.randrange(course.steps)
-    return Kill(step, disk_calls=0, until=step, delay_s=chosen.uniform(0, _LONGEST_DELAY_S))
+def _kill(chosen: random.Random, extent: Extent) -> Interruption:
+    step = chosen.randrange(extent.steps)
+    return PlannedKill(step, disk_calls=0, until=step, delay_s=chosen.uniform(0, _LONGEST_DELAY_S))
 
 
-def _kill_in_a_save(chosen: random.Random, course: Course) -> Interruption:
-    save = chosen.choice(course.saves)
-    return Kill(
-        step=max(0, save - 1),  # a board shows the batch before: the save comes before the next
+def _kill_in_a_save(chosen: random.Random, extent: Extent) -> Interruption:
+    save = chosen.choice(extent.saves)
+    return PlannedKill(
+        step=max(0, save - 1),  # the counter is one behind: the save comes before the next batch
         disk_calls=chosen.randint(1, _CALLS_OF_A_SAVE),
-        until=min(course.steps, save + course.batches),
+        until=min(extent.steps, save + extent.batches),
         delay_s=chosen.uniform(0, _LONGEST_DELAY_S / 10),
     )

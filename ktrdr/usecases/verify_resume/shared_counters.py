@@ -1,8 +1,8 @@
-"""What a rehearsal's attempts leave behind, in files that outlive a SIGKILL.
+"""Files by which attempts report to the parent process; they outlive a SIGKILL.
 
-A training is a folder: `job.json` says what to train, every attempt n has `<n>.board` (where it
-stands), `<n>.epochs` (a line per finished epoch) and `<n>.errors`, and the one that comes to the
-end writes `outcome.json`. Its checkpoints are in `storage`.
+A training is a folder: `job.json` says what to train, every attempt n has `<n>.counters` (its
+position), `<n>.epochs` (a line per finished epoch) and `<n>.errors`, and the one that completes
+the training writes `outcome.json`. Its checkpoints are in `storage`.
 """
 
 from __future__ import annotations
@@ -20,14 +20,14 @@ from ktrdr.files import replacement
 from ktrdr.operations.types import Plan, Request
 
 OPERATION_ID = "op_training_20000101_000000_00000000"
-"""Of every rehearsed training: it is recorded nowhere, and its storage goes with its folder."""
+"""Of every training that is verified: no store knows it, its storage is temporary."""
 
 _JOB = "job.json"
 _OUTCOME = "outcome.json"
 
 
 class SharedCounters(IntEnum):
-    """The numbers on a board: written by the child, read by its parent, each on its own."""
+    """Indices of the counters: the child process writes them, its parent reads them."""
 
     STEP = 0
     """Batches done since the beginning."""
@@ -37,11 +37,11 @@ class SharedCounters(IntEnum):
     DISK_CALLS = 3
     """Calls that change the storage, begun so far."""
     HELD = 4
-    """1 once the training is over and only waits to be killed."""
+    """1 once the training is over and waits to be killed."""
 
 
-def open_board(path: Path) -> memoryview[int]:
-    """Map a board, made when it is not there, into this process."""
+def open_counters(path: Path) -> memoryview[int]:
+    """Map a file of counters into this process; it is made when absent."""
     size = 8 * len(SharedCounters)
     descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
     try:
@@ -56,9 +56,9 @@ class AttemptPlan:
     """How one attempt is to end; without a stop and a hold at the end of the training."""
 
     stop_at: int | None = None
-    """Stop once that many batches are done since the beginning."""
+    """PlannedStop once that many batches are done since the beginning."""
     hold: bool = False
-    """Keep a finished training for the kill that is to hit it: write no outcome, wait."""
+    """Keep a finished training for the kill that it waits for: write no outcome, wait."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class EpochRecord:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingRecord:
     """All that the attempts of a training recorded, in their order."""
 
     epochs: tuple[EpochRecord, ...]
@@ -113,9 +113,9 @@ def has_outcome(folder: Path) -> bool:
     return (folder / _OUTCOME).exists()
 
 
-def read_training(folder: Path, attempts: int) -> Training:
-    """What so many attempts left; the last of them wrote the outcome."""
-    return Training(
+def read_training(folder: Path, attempts: int) -> TrainingRecord:
+    """Read the records of so many attempts; the last of them wrote the outcome."""
+    return TrainingRecord(
         epochs=tuple(r for n in range(1, attempts + 1) for r in _read_epochs(folder, n)),
         outcome=json.loads((folder / _OUTCOME).read_text(encoding="utf-8")),
     )
@@ -133,8 +133,8 @@ def _epochs_path(folder: Path, attempt: int) -> Path:
     return folder / f"{attempt}.epochs"
 
 
-def board_path(folder: Path, attempt: int) -> Path:
-    return folder / f"{attempt}.board"
+def counters_path(folder: Path, attempt: int) -> Path:
+    return folder / f"{attempt}.counters"
 
 
 def errors_path(folder: Path, attempt: int) -> Path:

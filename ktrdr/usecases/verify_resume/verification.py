@@ -1,7 +1,7 @@
-"""The parent of a rehearsal: trains straight, then interrupted, in children, and compares.
+"""Train straight and interrupted, in child processes, and compare.
 
-Everything happens below a temporary folder that goes when the rehearsal is over, however it ends.
-Only the features cache of the user's storage is read and, where it lacks them, filled.
+Everything happens below a temporary folder that is removed at the end, however that comes.
+Of the user's storage only the cached features are read and, where missing, added.
 """
 
 from __future__ import annotations
@@ -24,16 +24,22 @@ from ktrdr.operations.types import Plan, Request
 from ktrdr.storage.posix import io_errors
 from ktrdr.storage.root import Storage
 from ktrdr.usecases.verify_resume.comparison import StateDifference, first_difference
-from ktrdr.usecases.verify_resume.interruptions import Course, Fuse, Interruption, Kill, draw
+from ktrdr.usecases.verify_resume.interruptions import (
+    Extent,
+    Interruption,
+    KillTrigger,
+    PlannedKill,
+    sample,
+)
 from ktrdr.usecases.verify_resume.shared_counters import (
     OPERATION_ID,
     AttemptPlan,
     SharedCounters,
-    Training,
-    board_path,
+    TrainingRecord,
+    counters_path,
     errors_path,
     has_outcome,
-    open_board,
+    open_counters,
     read_training,
     write_job,
 )
@@ -46,14 +52,14 @@ _SHOW_EVERY_S = 0.1
 _STALLED_S = 600.0
 
 
-class RehearsalFailed(KtrdrError):
-    """One of the trainings failed, so that there is nothing to compare."""
+class VerificationFailed(KtrdrError):
+    """One of the trainings failed: there is nothing to compare."""
 
-    code = "REHEARSAL_FAILED"
+    code = "VERIFICATION_FAILED"
 
 
 @dataclass(frozen=True)
-class Hit:
+class PastInterruption:
     """An interruption as it happened: after `epoch` whole epochs and `batch` batches."""
 
     kind: str
@@ -65,13 +71,13 @@ class Hit:
 
 
 @dataclass(frozen=True)
-class Rehearsal:
-    """What came out; equal when there is no first difference."""
+class Verification:
+    """The result; equal when there is no first difference."""
 
     seed: int
-    """Of the random choices."""
+    """Of the sampled interruptions."""
     epochs: int
-    interruptions: tuple[Hit, ...]
+    interruptions: tuple[PastInterruption, ...]
     first_difference: StateDifference | None
     digests: dict[str, str]
     """Of the final weights, by training."""
@@ -85,8 +91,8 @@ class Rehearsal:
 
 
 @dataclass(frozen=True)
-class Glance:
-    """Where a rehearsal stands."""
+class VerificationProgress:
+    """The position of the attempt that runs."""
 
     training: str
     attempt: int
@@ -95,19 +101,19 @@ class Glance:
 
 
 @dataclass(frozen=True)
-class Audience:
-    """Who follows a rehearsal; `show` is called all the time and may raise to end it."""
+class Observer:
+    """Callbacks: `show` is called many times a second, and may raise to end all."""
 
-    show: Callable[[Glance], None]
+    show: Callable[[VerificationProgress], None]
     say: Callable[[str], None]
 
 
-def rehearse(request: Request, plan: Plan, kills: int, seed: int, audience: Audience) -> Rehearsal:
-    """Train what `submitting.prepare` made twice, the second time with `kills` interruptions.
+def verify(request: Request, plan: Plan, kills: int, seed: int, observer: Observer) -> Verification:
+    """Train what `submit.prepare` made twice, the second time with `kills` interruptions.
 
     Raises:
-        RehearsalFailed: a training failed. StorageUnavailable: the temporary folder's disk
-        refuses. And whatever the audience raises.
+        VerificationFailed: a training failed. StorageUnavailable: the temporary folder's disk
+        refuses. And whatever the observer raises.
     """
     with _temporary_folder() as temporary:
         folders = {training: temporary / training for training in (STRAIGHT, INTERRUPTED)}
@@ -115,15 +121,15 @@ def rehearse(request: Request, plan: Plan, kills: int, seed: int, audience: Audi
             _set_up(folder, request, plan)
         again = [(folders[INTERRUPTED], number) for number in range(1, kills + 2)]
         with _children([(folders[STRAIGHT], 1), *again]) as children:
-            stage = _Stage(children, audience)
-            straight, steps, batches = stage.straight()
+            runner = _Runner(children, observer)
+            straight, steps, batches = runner.straight()
             every_epochs = plan.config["training"]["checkpoint"]["every_epochs"]
-            course = Course(steps, batches, every_epochs)
-            hits, interrupted = stage.interrupted(draw(seed, kills, course))
-    return Rehearsal(
+            extent = Extent(steps, batches, every_epochs)
+            interruptions, interrupted = runner.interrupted(sample(seed, kills, extent))
+    return Verification(
         seed=seed,
         epochs=straight.outcome["epochs"],
-        interruptions=tuple(hits),
+        interruptions=tuple(interruptions),
         first_difference=first_difference(straight, interrupted),
         digests={
             STRAIGHT: straight.outcome["weights_digest"],
@@ -132,74 +138,80 @@ def rehearse(request: Request, plan: Plan, kills: int, seed: int, audience: Audi
     )
 
 
-class _Stage:
-    """Where the children play, one after the other."""
+class _Runner:
+    """Runs the child processes in turn."""
 
-    def __init__(self, children: Iterator[_Child], audience: Audience) -> None:
+    def __init__(self, children: Iterator[_Child], observer: Observer) -> None:
         self._children = children
-        self._audience = audience
+        self._observer = observer
         self._said: set[str] = set()
 
-    def straight(self) -> tuple[Training, int, int]:
-        """The undisturbed training, and its batches: in all, and of an epoch."""
+    def straight(self) -> tuple[TrainingRecord, int, int]:
+        """Return the straight training, and its batches: in all, and of an epoch."""
         child = next(self._children)
-        self._play(child, AttemptPlan())
+        self._follow(child, AttemptPlan())
         return (
             read_training(child.folder, 1),
-            child.board[SharedCounters.STEP],
-            child.board[SharedCounters.BATCHES],
+            child.counters[SharedCounters.STEP],
+            child.counters[SharedCounters.BATCHES],
         )
 
-    def interrupted(self, interruptions: list[Interruption]) -> tuple[list[Hit], Training]:
-        """The same one, interrupted, gone on with, and at last brought to its end."""
-        hits: list[Hit] = []
-        for interruption in interruptions:
+    def interrupted(
+        self, planned: list[Interruption]
+    ) -> tuple[list[PastInterruption], TrainingRecord]:
+        """Return the interruptions as they happened, and the training resumed after each."""
+        past: list[PastInterruption] = []
+        for interruption in planned:
             child = next(self._children)
-            fuse = Fuse(interruption, child.board) if isinstance(interruption, Kill) else None
-            self._play(child, interruption.order, fuse)
+            trigger = (
+                KillTrigger(interruption, child.counters)
+                if isinstance(interruption, PlannedKill)
+                else None
+            )
+            self._follow(child, interruption.plan, trigger)
             if has_outcome(child.folder):  # it differs: what the straight one does takes longer
-                return hits, read_training(child.folder, child.number)
-            hits.append(child.hit("kill" if fuse else "stop"))
-            self._audience.say(describe(hits[-1]))
+                return past, read_training(child.folder, child.number)
+            past.append(child.interruption("kill" if trigger else "stop"))
+            self._observer.say(describe(past[-1]))
         child = next(self._children)
-        self._play(child, AttemptPlan())
-        return hits, read_training(child.folder, child.number)
+        self._follow(child, AttemptPlan())
+        return past, read_training(child.folder, child.number)
 
-    def _play(self, child: _Child, order: AttemptPlan, fuse: Fuse | None = None) -> None:
-        """Follow a child to its end, or to its kill."""
-        child.give(order)
+    def _follow(self, child: _Child, plan: AttemptPlan, trigger: KillTrigger | None = None) -> None:
+        """Follow a child to its end, or kill it when that is due."""
+        child.start(plan)
         show_at = 0.0
-        while child.alive and not (fuse and fuse.burnt):
+        while child.alive and not (trigger and trigger.due):
             if time.monotonic() >= show_at:
-                self._audience.show(child.glance())
-                child.check_that_it_moves()
+                self._observer.show(child.progress())
+                child.check_progress()
                 show_at = time.monotonic() + _SHOW_EVERY_S
             time.sleep(_POLL_S)
-        if fuse and child.alive:
-            time.sleep(fuse.delay_s)
+        if trigger and child.alive:
+            time.sleep(trigger.delay_s)
             child.kill()
-        self._report(child, killed=fuse is not None)
+        self._report(child, killed=trigger is not None)
 
     def _report(self, child: _Child, killed: bool) -> None:
-        complaints = child.complaints()
+        errors = child.errors()
         if child.wait() != (-signal.SIGKILL if killed else 0):
-            why = complaints[-1] if complaints else f"exit status {child.wait()}"
-            raise RehearsalFailed(f"{child} failed: {why}")
-        for line in complaints:
+            why = errors[-1] if errors else f"exit status {child.wait()}"
+            raise VerificationFailed(f"{child} failed: {why}")
+        for line in errors:
             if line not in self._said:
                 self._said.add(line)
-                self._audience.say(line)
+                self._observer.say(line)
 
 
 class _Child:
-    """A process that gets ready at once, and trains when it is told how far."""
+    """A process that loads everything at once, and trains when it is given its plan."""
 
     def __init__(self, folder: Path, number: int) -> None:
         self.folder = folder
         self.number = number
-        self.board = open_board(board_path(folder, number))
-        self._seen = bytes(self.board)
-        self._moved_at = time.monotonic()
+        self.counters = open_counters(counters_path(folder, number))
+        self._seen = bytes(self.counters)
+        self._progress_at = time.monotonic()
         with errors_path(folder, number).open("wb") as errors:
             self._process = subprocess.Popen(
                 [*PROGRAM, str(folder), str(number)],
@@ -216,20 +228,20 @@ class _Child:
     def alive(self) -> bool:
         return self._process.poll() is None
 
-    def check_that_it_moves(self) -> None:
-        """Raise RehearsalFailed when nothing on its board has changed for very long."""
-        before, self._seen = self._seen, bytes(self.board)
+    def check_progress(self) -> None:
+        """Raise VerificationFailed when its counters have not changed for very long."""
+        before, self._seen = self._seen, bytes(self.counters)
         now = time.monotonic()
         if self._seen != before:
-            self._moved_at = now
-        elif now - self._moved_at > _STALLED_S:
-            raise RehearsalFailed(f"{self} has not moved for {_STALLED_S:.0f} s")
+            self._progress_at = now
+        elif now - self._progress_at > _STALLED_S:
+            raise VerificationFailed(f"{self} has made no progress for {_STALLED_S:.0f} s")
 
-    def give(self, order: AttemptPlan) -> None:
-        self._moved_at = time.monotonic()
+    def start(self, plan: AttemptPlan) -> None:
+        self._progress_at = time.monotonic()
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):  # it failed already: its exit status says so
-            self._process.stdin.write(f"{json.dumps(asdict(order))}\n".encode())
+            self._process.stdin.write(f"{json.dumps(asdict(plan))}\n".encode())
             self._process.stdin.flush()
 
     def kill(self) -> None:
@@ -240,34 +252,38 @@ class _Child:
         return self._process.wait()
 
     def end(self) -> None:
-        """Leave nothing of it, whatever it is doing."""
+        """End the process, whatever it is doing."""
         self.kill()
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
 
-    def complaints(self) -> list[str]:
+    def errors(self) -> list[str]:
         text = errors_path(self.folder, self.number).read_text(encoding="utf-8", errors="replace")
         return [line for line in text.splitlines() if line.strip()]
 
-    def glance(self) -> Glance:
+    def progress(self) -> VerificationProgress:
         epoch, _ = self._position()
-        return Glance(self.folder.name, self.number, epoch, self.board[SharedCounters.EPOCHS])
+        return VerificationProgress(
+            self.folder.name, self.number, epoch, self.counters[SharedCounters.EPOCHS]
+        )
 
-    def hit(self, kind: str) -> Hit:
+    def interruption(self, kind: str) -> PastInterruption:
         epoch, batch = self._position()
         attempt = attempt_folder(Storage(self.folder / "storage"), OPERATION_ID, self.number)
         names = [path.name for path in attempt.iterdir()] if attempt.is_dir() else []
         hidden = any(name.startswith(".") for name in names)  # until whole, and once doomed
-        return Hit(kind, epoch, batch, saving=hidden)
+        return PastInterruption(kind, epoch, batch, saving=hidden)
 
     def _position(self) -> tuple[int, int]:
-        return divmod(self.board[SharedCounters.STEP], max(1, self.board[SharedCounters.BATCHES]))
+        return divmod(
+            self.counters[SharedCounters.STEP], max(1, self.counters[SharedCounters.BATCHES])
+        )
 
 
 @contextlib.contextmanager
-def _children(places: Sequence[tuple[Path, int]]) -> Iterator[Iterator[_Child]]:
-    """Children for these (folder, number); while one trains, the next one gets ready.
+def _children(numbers: Sequence[tuple[Path, int]]) -> Iterator[Iterator[_Child]]:
+    """Start children for these (folder, number); while one trains, the next one loads.
 
     None of them outlives the block.
     """
@@ -275,7 +291,7 @@ def _children(places: Sequence[tuple[Path, int]]) -> Iterator[Iterator[_Child]]:
 
         def start() -> Iterator[_Child]:
             ready: list[_Child] = []
-            for folder, number in places:
+            for folder, number in numbers:
                 ready.append(_Child(folder, number))
                 started.callback(ready[-1].end)
                 if len(ready) > 1:
@@ -287,9 +303,9 @@ def _children(places: Sequence[tuple[Path, int]]) -> Iterator[Iterator[_Child]]:
 
 @contextlib.contextmanager
 def _temporary_folder() -> Iterator[Path]:
-    """Where everything happens; StorageUnavailable when the disk there refuses."""
+    """Make the folder for everything; StorageUnavailable when its disk refuses."""
     with (
-        io_errors("rehearse in", Path(tempfile.gettempdir())),
+        io_errors("train in", Path(tempfile.gettempdir())),
         tempfile.TemporaryDirectory(prefix="ktrdr-verify-resume-") as name,
     ):
         yield Path(name)
@@ -297,11 +313,11 @@ def _temporary_folder() -> Iterator[Path]:
 
 def _set_up(folder: Path, request: Request, plan: Plan) -> None:
     folder.mkdir()
-    Storage(folder / "storage").claim("rehearsal")
+    Storage(folder / "storage").claim("verify-resume")
     write_job(folder, request, plan)
 
 
-def describe(hit: Hit) -> str:
-    """A hit in a few words."""
-    where = f"{hit.kind} after epoch {hit.epoch}, batch {hit.batch}"
-    return f"{where}, in the middle of a save" if hit.saving else where
+def describe(interruption: PastInterruption) -> str:
+    """Describe an interruption in a few words."""
+    where = f"{interruption.kind} after epoch {interruption.epoch}, batch {interruption.batch}"
+    return f"{where}, in the middle of a save" if interruption.saving else where

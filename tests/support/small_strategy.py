@@ -1,4 +1,4 @@
-"""A small strategy and bars on which a rehearsal takes seconds."""
+"""A small strategy and bars on which a verification takes seconds."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from ktrdr.data.sample import sample_bars
 from ktrdr.data.store import SYNTHETIC, BarStore
 
 STRATEGY = """
-name: rehearsed
+name: verified
 training_data:
   symbols: {mode: single, symbol: SAMPLE}
   timeframes: {mode: single, timeframe: 1h}
