@@ -13,7 +13,7 @@ from ktrdr.features.dataset import Dataset
 from ktrdr.operations.types import Checkpoint, Operation, Phase, Restored
 from ktrdr.storage.root import Storage
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.training.environment import environment
+from ktrdr.training.environment import environment, round_as
 from ktrdr.training.exactness import resumed_from
 from ktrdr.training.plan import (
     DEVICE,
@@ -58,6 +58,7 @@ def _restore(
     if found is None:
         return None
     resume = restore_from_checkpoint(found)
+    round_as(found.manifest.environment)
     here = environment(DEVICE, WORKERS, THREADS)
     source = resumed_from(found.row, found.manifest, operation.plan, here)
     passed_over = tuple((bad.id, why) for bad, why in found.passed_over)

@@ -11,21 +11,18 @@ from typing import Any
 import numpy as np
 import pytest
 from old_homes import OldHome, copied
-from stopped_training import Site
+from resumed_apart import resumed_apart
 from store_bench import SHARED_STORES, database
 
-from ktrdr.client import Client, Operation
+from ktrdr.client import Client
 from ktrdr.cluster import local
 from ktrdr.errors import CheckpointNotFound
-from ktrdr.operations.types import Owner, OwnerKind
-from ktrdr.usecases import resume
 
 SCHEMAS = ("0003",)
 LOST = ("lost", "lost_before_start", "lost_on_cluster")
 WITH_CHECKPOINT = ("cancelled", "failed", "lost", "lost_on_cluster")
 WITHOUT_CHECKPOINT = ("cancelled_before_start", "lost_before_start")
 DEADLINE_S = 240.0
-OWNER = Owner("local-of-this-test", OwnerKind.LOCAL)
 
 Record = dict[str, Any]
 Old = tuple[OldHome, Client]
@@ -80,21 +77,17 @@ def test_its_model_predicts_as_before(old: Old) -> None:
         assert now.tobytes() == np.ascontiguousarray(before).tobytes()
 
 
-@pytest.mark.parametrize("name", WITH_CHECKPOINT)
-def test_what_has_a_checkpoint_resumes_to_the_same_model(old: Old, name: str) -> None:
+def test_what_has_a_checkpoint_resumes_to_the_same_model(old: Old) -> None:
     home, client = old
-    operation = client.operation(home.id(name))
-    assert all(found["good"] for found in operation.verify_checkpoints())
-    held = operation.history()
-    resumed_from = claimed(operation, client)["resumed_from"]
-    outcome = Site(client, home.settings.home / "tiny.yaml").completed(operation)
-    history = operation.history()
-    assert [row["epoch"] for row in history] == list(range(1, 61))
-    assert history[: resumed_from["epoch"]] == held[: resumed_from["epoch"]]
-    if home.made_in_this_environment:
-        assert outcome.weights_digest == home.straight["result"]["weights_digest"]
-        assert outcome.metrics == home.straight["result"]["metrics"]
-        assert without_duration(history) == without_duration(home.straight["history"])
+    operations = [client.operation(home.id(name)) for name in WITH_CHECKPOINT]
+    assert all(found["good"] for op in operations for found in op.verify_checkpoints())
+    held = {operation.id: operation.history() for operation in operations}
+    for name, resumed in resumed_apart(home.settings, held, home.mkl_cbwr).items():
+        history, epoch = resumed["history"], resumed["resumed_from"]["epoch"]
+        assert [row["epoch"] for row in history] == list(range(1, 61))
+        assert history[:epoch] == held[name][:epoch]
+        if home.made_in_this_environment:
+            assert essence(resumed) == essence(home.straight)
 
 
 @pytest.mark.parametrize("name", WITHOUT_CHECKPOINT)
@@ -102,7 +95,7 @@ def test_what_has_no_checkpoint_says_how_to_train_it_again(old: Old, name: str) 
     home, client = old
     operation = client.operation(home.id(name))
     with pytest.raises(CheckpointNotFound, match="ktrdr operations rerun"):
-        claimed(operation, client)
+        operation.resume()
     assert operation.cancel()["status"] == "cancelled"
 
 
@@ -110,28 +103,25 @@ def test_what_has_no_checkpoint_says_how_to_train_it_again(old: Old, name: str) 
 @pytest.mark.timeout(500)
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_a_cluster_of_today_resumes_it(schema: str, tmp_path: Path) -> None:
-    """To what this process makes of the same checkpoints, and to the straight run's model.
+    """To what another process makes of the same checkpoints, and to the straight run's model.
 
     The latter only where the processor is that of the version before: half a training is its.
     """
     home, twin = copied(schema, tmp_path / "copy"), copied(schema, tmp_path / "twin")
     forget_history(home, home.id("failed"), epochs=(3, 20))
-    with cluster_of(home) as client, twin.opened() as beside:
-        straight = client.operation(home.id("cancelled_before_start")).rerun()
+    expected = resumed_apart(twin.settings, map(home.id, WITH_CHECKPOINT), home.mkl_cbwr)
+    with cluster_of(home) as client:
         resumed = [client.operation(home.id(name)) for name in WITH_CHECKPOINT]
         for operation in resumed:
             operation.resume()
-        model = finished(straight)
-        if home.made_in_this_environment:
-            assert model == essence(home.straight["result"], home.straight["history"])
         for operation in resumed:
-            made = finished(operation)
-            assert made == continued_here(twin, beside, operation.id)
+            record = operation.wait(DEADLINE_S)
+            assert record["status"] == "completed", record["error"]
+            made = essence({"result": record["result"], "history": operation.history()})
+            assert made == essence(expected[operation.id])
             if home.made_in_this_environment:
-                assert made == model
-                # The version before did not record how MKL rounds: it is not known to be the same.
-                differences = operation.record()["resumed_from"]["differences"]
-                assert differences == ["mkl_cbwr: unknown -> AVX2,STRICT"]
+                assert made == essence(home.straight)
+                assert record["resumed_from"]["exact"] is True
 
 
 @contextmanager
@@ -151,31 +141,11 @@ def forget_history(home: OldHome, operation_id: str, epochs: tuple[int, int]) ->
         connection.execute(hole, (operation_id, *epochs))
 
 
-def claimed(operation: Operation, client: Client) -> Record:
-    """Resume an operation for this process, which is no cluster and starts none."""
-    service, options = client.service, resume.ResumeOptions()
-    resume.claim(service, client.store_id(), lambda: OWNER, operation.id, options)
-    return operation.record()
-
-
-def finished(operation: Operation) -> Record:
-    record = operation.wait(DEADLINE_S)
-    assert record["status"] == "completed", record["error"]
-    return essence(record["result"], operation.history())
-
-
-def continued_here(home: OldHome, client: Client, operation_id: str) -> Record:
-    """Resume an operation in this process, without a cluster."""
-    operation = client.operation(operation_id)
-    claimed(operation, client)
-    outcome = Site(client, home.settings.home / "tiny.yaml").completed(operation)
-    return essence(vars(outcome), operation.history())
-
-
-def essence(result: Record, history: list[Record]) -> Record:
+def essence(made: Record) -> Record:
     """What is equal, bit for bit, where two trainings make the same model."""
     names = ("weights_digest", "epochs", "best_epoch", "metrics")
-    return {**{name: result[name] for name in names}, "history": without_duration(history)}
+    result = {name: made["result"][name] for name in names}
+    return {**result, "history": without_duration(made["history"])}
 
 
 def without_duration(history: list[Record]) -> list[Record]:
