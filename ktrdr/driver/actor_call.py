@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import ray
-from ray.exceptions import RayError, RayTaskError
+from ray.exceptions import RayError, RayTaskError, UnserializableException
 
 from ktrdr.driver.names import NAMESPACE, OPERATIONS, AttemptKey
 from ktrdr.errors import StoreUnavailable
@@ -19,9 +19,8 @@ class ActorCall:
     Holds the actor's handle, and looks the actor up by name again when that died.
     """
 
-    def __init__(self, key: AttemptKey, name: str = OPERATIONS) -> None:
+    def __init__(self, key: AttemptKey) -> None:
         self._key = key
-        self._name = name
         self._actor: Any = None
 
     def __call__(self, verb: str, *arguments: Any) -> Any:
@@ -31,12 +30,20 @@ class ActorCall:
         been carried out, and may be called again.
         """
         try:
-            if self._actor is None:
-                self._actor = ray.get_actor(self._name, namespace=NAMESPACE)
-            answer = self._actor.ask.remote(verb, (*self._key, *arguments))
+            answer = self._found().ask.remote(verb, (*self._key, *arguments))
             return ray.get(answer, timeout=CALL_TIMEOUT_S)
         except RayTaskError as error:
             raise error.cause from None
-        except (RayError, ValueError) as error:  # ValueError: no actor has that name
+        except UnserializableException:
+            raise
+        except RayError as error:
             self._actor = None
             raise StoreUnavailable(f"the operations actor does not answer: {error}") from error
+
+    def _found(self) -> Any:
+        if self._actor is None:
+            try:
+                self._actor = ray.get_actor(OPERATIONS, namespace=NAMESPACE)
+            except ValueError as error:
+                raise StoreUnavailable(f"there is no operations actor: {error}") from error
+        return self._actor

@@ -221,13 +221,13 @@ class Delivery:
     def _send(self, verb: str, *arguments: Any) -> Any:
         """Call until an answer comes; raises StoreUnavailable when none came for too long."""
         give_up_at = self._clock() + self._deadline_s
-        for pause_s in back_off():
+        pauses_s = back_off()
+        while True:
             try:
                 return self._call(verb, *arguments)
             except StoreUnavailable:
-                if self._clock() > give_up_at or self._closed.wait(pause_s):
+                if self._clock() > give_up_at or self._closed.wait(next(pauses_s)):
                     raise
-        raise AssertionError("the back-off has no end")
 
     def _end(self, error: BaseException) -> None:
         if not isinstance(error, OVER):

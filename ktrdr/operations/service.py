@@ -129,13 +129,8 @@ class OperationsService:
             row = _locked(tx, operation_id)
             tx.apply(transitions.warn(row, attempt, warning, tx.now()))
 
-    def commit_checkpoint(
-        self, operation_id: str, attempt: int, checkpoint: NewCheckpoint
-    ) -> tuple[Checkpoint, ...]:
-        """Write the row of a durable directory and doom those it supersedes; repeatable.
-
-        Return every doomed row not yet forgotten: their directories may be removed now.
-        """
+    def commit_checkpoint(self, operation_id: str, attempt: int, checkpoint: NewCheckpoint) -> None:
+        """Write the row of a durable directory and doom those it supersedes; repeatable."""
         validation.check_checkpoint_path(operation_id, checkpoint.path)
         with self._store.transaction() as tx:
             row = _locked(tx, operation_id)
@@ -143,7 +138,6 @@ class OperationsService:
             step = transitions.commit_checkpoint(row, attempt, checkpoint, held, tx.now())
             if step is not None:
                 tx.apply(step)
-            return tuple(c for c in tx.checkpoints(operation_id) if c.doomed_at is not None)
 
     def delete_checkpoints(self, operation_id: str) -> tuple[Checkpoint, ...]:
         """Doom all checkpoints of an operation that has ended; repeatable.

@@ -160,15 +160,18 @@ def report(
     )
     effects = Effects(history=report.history)
     details: dict[str, Any] = {"phase": phase}
-    if report.restored is not None:
-        seed = _seed(operation, report.restored, held)
-        after = _seeded(after, seed, report.restored)
+    restored = report.restored
+    if restored is not None:
+        found = _resume_checkpoint(operation, restored, held)
+        after = replace(
+            after,
+            seed_checkpoint_id=found.id if found else None,
+            resumed_from=restored.resumed_from,
+        )
         effects = replace(
-            effects, flag=report.restored.passed_over, keep_epochs=seed.epoch if seed else 0
+            effects, flag=restored.passed_over, keep_epochs=found.epoch if found else 0
         )
-        details |= _seed_details(
-            seed, report.restored.resumed_from, report.restored.passed_over, held
-        )
+        details |= _resume_details(found, restored.resumed_from, restored.passed_over, held)
     step = transition_record(Transition.REPORT, operation, after, now, details, effects)
     recorded = phase is not operation.phase or report.restored is not None
     return replace(step, recorded=recorded)
@@ -255,7 +258,7 @@ def try_resume(
     effects = Effects(
         request_id=resumption.request_id, flag=resumption.passed_over, keep_epochs=chosen.epoch
     )
-    details = _seed_details(chosen, resumption.resumed_from, resumption.passed_over, held)
+    details = _resume_details(chosen, resumption.resumed_from, resumption.passed_over, held)
     details |= {
         "restored": resumption.restored,
         "lost": _lost(operation, chosen),
@@ -362,29 +365,21 @@ def _chosen(operation: Operation, checkpoint_id: int, held: Held) -> Checkpoint:
     )
 
 
-def _seed(operation: Operation, restored: Restored, held: Held) -> Checkpoint | None:
+def _resume_checkpoint(operation: Operation, restored: Restored, held: Held) -> Checkpoint | None:
     if restored.checkpoint_id is None:
         return None
     return _chosen(operation, restored.checkpoint_id, held)
 
 
-def _seeded(operation: Operation, seed: Checkpoint | None, restored: Restored) -> Operation:
-    return replace(
-        operation,
-        seed_checkpoint_id=seed.id if seed is not None else None,
-        resumed_from=restored.resumed_from,
-    )
-
-
-def _seed_details(
-    seed: Checkpoint | None,
+def _resume_details(
+    begins_at: Checkpoint | None,
     resumed_from: ResumedFrom | None,
     passed_over: tuple[tuple[int, str], ...],
     held: Held,
 ) -> dict[str, Any]:
     known = {checkpoint.id: _named(checkpoint) for checkpoint in held}
     return {
-        "checkpoint": _named(seed) if seed is not None else None,
+        "checkpoint": _named(begins_at) if begins_at is not None else None,
         "exact": resumed_from.exact if resumed_from is not None else None,
         "differences": list(resumed_from.differences) if resumed_from is not None else [],
         "passed_over": [{"id": id_, **known.get(id_, {}), "why": why} for id_, why in passed_over],

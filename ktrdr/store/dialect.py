@@ -18,6 +18,8 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.pool import QueuePool
 
+from ktrdr.operations.retry import back_off
+
 BUSY_TIMEOUT_S = 10.0
 """How long a transaction waits for another one's lock, on both."""
 AWAY_S = 5.0
@@ -25,7 +27,6 @@ AWAY_S = 5.0
 POSTGRESQL = "postgresql"
 
 _POLL_S = 0.01
-_PAUSES_S = (0.05, 1.0)
 _WRITES = "ktrdr_writes"
 _TAKEN_BACK = ("40001", "40P01")
 """Serialization failure and deadlock: the server undid this transaction for another's sake."""
@@ -78,15 +79,15 @@ def for_writing(engine: Engine) -> Engine:
 def connected(engine: Engine) -> Connection:
     """Take a connection; a server that went away is given time to be back."""
     deadline = time.monotonic() + AWAY_S
-    pause, longest = _PAUSES_S
+    pauses_s = back_off()
     while True:
         try:
             return engine.connect()
         except OperationalError:
-            if engine.dialect.name != POSTGRESQL or time.monotonic() + pause > deadline:
+            pause_s = next(pauses_s)
+            if engine.dialect.name != POSTGRESQL or time.monotonic() + pause_s > deadline:
                 raise
-            time.sleep(pause)
-            pause = min(2 * pause, longest)
+            time.sleep(pause_s)
 
 
 def clock(connection: Connection) -> datetime:

@@ -30,7 +30,10 @@ class Drivers(Protocol):
         """Return how many more drivers the cluster can place now."""
 
     def choose(self, key: AttemptKey) -> str:
-        """Return the name of the driver that is to run an attempt: one kept ready, or a new one."""
+        """Return the name of the driver that is to run an attempt: one kept ready, or a new one.
+
+        Nothing happens before it is launched.
+        """
 
     def launch(self, key: AttemptKey, name: str) -> None:
         """Let the driver of this name run an attempt; repeated, nothing more happens."""

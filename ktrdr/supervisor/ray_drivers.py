@@ -58,18 +58,17 @@ class RayDrivers:
     def __init__(self, *, keep_spare: bool = False) -> None:
         self._connections: dict[AttemptKey, _Connection] = {}
         """In the order of their launch."""
-        self._chosen: dict[str, Any] = {}
-        """Handles of spares that were chosen and not launched yet, by their name."""
         self._spare = Spare(_make_spare)
         self._keeps_spare = keep_spare
 
     def room(self) -> int:
         if self._spare.held:
             return int(self._spare.ready)  # no other: it has the CPU that one would wait for
-        free: float = ray.available_resources().get("CPU", 0.0)  # type: ignore[no-untyped-call]
-        since = time.monotonic() - VIEW_LAG_S
-        unseen = sum(c.last is None and c.launched_at > since for c in self._connections.values())
-        return int(free / NUM_CPUS) - unseen
+        drivers, since = self._connections.values(), time.monotonic() - VIEW_LAG_S
+        unseen = sum(driver.last is None and driver.launched_at > since for driver in drivers)
+        own = _num_cpus(ray.cluster_resources()) - len(drivers)  # type: ignore[no-untyped-call]
+        free = _num_cpus(ray.available_resources()) - unseen  # type: ignore[no-untyped-call]
+        return min(own, free)
 
     def keep_ready(self) -> None:
         """Replace the spare that was used; called at every tick."""
@@ -77,15 +76,10 @@ class RayDrivers:
             self._spare.renew()
 
     def choose(self, key: AttemptKey) -> str:
-        taken = self._spare.take()
-        if taken is None:
-            return driver_name(key)
-        name, handle = taken
-        self._chosen[name] = handle
-        return name
+        return self._spare.name or driver_name(key)
 
     def launch(self, key: AttemptKey, name: str) -> None:
-        handle = self._chosen.pop(name, None) or _make(name)
+        handle = (self._spare.take() if name == self._spare.name else None) or _make(name)
         handle.begin.remote(*key)
         self._connect(key, handle)
 
@@ -216,3 +210,7 @@ def _kill_here(driver: Heartbeat) -> None:
 def _lives_here(driver: Heartbeat) -> bool:
     here = driver.host == socket.gethostname()
     return here and lives(driver.pid, driver.process_started_at)
+
+
+def _num_cpus(resources: dict[str, float]) -> int:
+    return int(resources.get("CPU", 0.0) / NUM_CPUS)

@@ -60,11 +60,11 @@ class Spare:
         except Exception:
             log.exception("no driver could be made ahead")
 
-    def take(self) -> tuple[str, Any] | None:
-        """Return the one that is held, with its name; None when there is none that lives."""
+    def take(self) -> Any | None:
+        """Return the one that is held; None when there is none that lives."""
         taken, self._held = self._held, None
         self._due_at = time.monotonic() + AGAIN_AFTER_S
-        return taken if taken is not None and _lives(taken[1]) else None
+        return taken[1] if taken is not None and _lives(taken[1]) else None
 
 
 def _lives(driver: Any) -> bool:

@@ -239,6 +239,8 @@ class Supervisor:
             self._service.start(row.operation_id, owner_id, name)
         elif row.phase is Phase.RESTARTING:
             self._service.launch(*key, owner_id, name)
+        else:
+            name = row.driver or name  # the answer that it was written was lost
         try:
             self._drivers.launch(key, name)
         except Exception as error:

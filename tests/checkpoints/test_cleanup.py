@@ -10,7 +10,7 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
-from checkpoint_bench import OWNER, Bench, Fleet, opened
+from checkpoint_bench import OWNER, Bench, SilentDrivers, opened
 
 from ktrdr.checkpoints.adoption import found
 from ktrdr.checkpoints.cleanup import clean_up, delete_checkpoints, sweep_operation
@@ -67,9 +67,9 @@ def test_an_owner_that_starts_sweeps_what_is_over_and_spares_what_goes_on(bench:
     litter(bench, going, 1)
     mine = {name for name in hidden(bench) if going.operation_id in name}
     mine |= {name for name in hidden(bench) if "0002" in name and ended.operation_id in name}
-    fleet = Fleet((going.operation_id, 1), (ended.operation_id, 2))
+    drivers = SilentDrivers((going.operation_id, 1), (ended.operation_id, 2))
 
-    bench.owner(fleet)
+    bench.supervise(drivers)
 
     assert hidden(bench) == mine
     assert not any(done.operation_id in name for name in bench.names())
@@ -82,13 +82,13 @@ def test_doomed_checkpoints_of_what_has_ended_are_swept_by_any_owner(bench: Benc
     row = bench.running()
     bench.commit(row, 1)
     bench.complete(row)
-    bench.owner(owner=STRANGER)
+    bench.supervise(owner=STRANGER)
     assert not any(name.startswith("operations/") for name in bench.names())
 
 
 def test_what_a_driver_leaves_is_swept_when_it_has_ended(bench: Bench) -> None:
-    fleet = Fleet()
-    supervision = bench.owner(fleet)
+    drivers = SilentDrivers()
+    supervision = bench.supervise(drivers)
     row = bench.running()
     supervision.pass_time(5.0)
     bench.commit(row, 1)
@@ -96,7 +96,7 @@ def test_what_a_driver_leaves_is_swept_when_it_has_ended(bench: Bench) -> None:
     litter(bench, row, 1)
     supervision.pass_time(5.0)
     assert hidden(bench)  # its driver lives: it may be removing them itself
-    fleet.alive.clear()
+    drivers.alive.clear()
     supervision.pass_time(5.0)
     assert bench.names() == {"models/demo"} | {
         f"models/demo/v1{name}"
@@ -110,10 +110,10 @@ def test_a_storage_that_is_away_is_swept_when_it_is_back(bench: Bench) -> None:
     bench.complete(row)
     away = bench.storage.root.with_name("unmounted")
     os.rename(bench.storage.root, away)
-    bench.owner()
+    bench.supervise()
     assert len(bench.service.checkpoints(row.operation_id, doomed=True)) == 1
     os.rename(away, bench.storage.root)
-    bench.owner()
+    bench.supervise()
     assert bench.service.checkpoints(row.operation_id, doomed=True) == ()
 
 
@@ -121,7 +121,7 @@ def test_standing_checkpoints_survive_every_sweep(bench: Bench) -> None:
     ended = bench.cancelled(numbers=5)
     row, _, _ = latest_good(bench.storage, bench.service.checkpoints(ended.operation_id))
     for _ in range(2):
-        bench.owner()
+        bench.supervise()
         clean_up(bench.service, timedelta(days=30))
         sweep_operation(bench.service, ended.operation_id)
     good = [new.number for new in found(bench.storage, ended.operation_id, 1)]
@@ -134,14 +134,14 @@ def test_an_unmarked_model_goes_and_a_marked_one_stays_also_when_stored_late(ben
     bench.commit(row, 1)
     result, model = bench.store_model(row)
     again = bench.service.lose(row.operation_id, 1, FailureReason.DRIVER_LOST, "gone")
-    fleet = Fleet((row.operation_id, 2))
+    drivers = SilentDrivers((row.operation_id, 2))
     assert "models/demo/v1" in bench.names()
-    bench.owner(fleet)
+    bench.supervise(drivers)
     assert "models/demo/v1" not in bench.names()
     with pytest.raises(StaleAttempt):
         bench.service.finish_completed(row.operation_id, 1, result, model)
     bench.complete(again)
-    bench.owner()
+    bench.supervise()
     assert read_model(bench.storage, "demo", 2)[0].attempt == 2
     assert [m.version for m in bench.service.models()] == [2]
 
@@ -253,7 +253,7 @@ def test_a_checkpoint_without_a_row_is_adopted_by_the_end_of_its_attempt(bench: 
     bench.write(row, 3)
     bench.write(row, 4)
     (bench.storage.at(bench.write(row, 5).path) / "model.pt").write_bytes(b"torn")
-    bench.owner()
+    bench.supervise()
     restarted = bench.service.get(row.operation_id)
     assert (restarted.attempt, restarted.status) == (2, Status.RUNNING)
     assert restarted.progress is not None
@@ -278,7 +278,7 @@ def test_a_cancelled_operation_whose_driver_died_ends_at_its_last_durable_checkp
     bench.commit(row, 1)
     bench.service.request_cancel(row.operation_id, 1, "r-cancel")
     bench.write(row, 2)
-    bench.owner()
+    bench.supervise()
     ended = bench.service.get(row.operation_id)
     assert ended.status is Status.CANCELLED
     latest = bench.service.latest_checkpoint(row.operation_id)
@@ -289,8 +289,8 @@ def test_a_cancelled_operation_whose_driver_died_ends_at_its_last_durable_checkp
 
 
 def test_a_kill_on_request_reaches_only_what_runs_now(bench: Bench) -> None:
-    fleet = Fleet()
-    supervision = bench.owner(fleet)
+    drivers = SilentDrivers()
+    supervision = bench.supervise(drivers)
     row = bench.running()
     supervision.pass_time(5.0)
     bench.commit(row, 1)
@@ -298,7 +298,7 @@ def test_a_kill_on_request_reaches_only_what_runs_now(bench: Bench) -> None:
     bench.service.request_kill(row.operation_id, 1, "r-kill")
     supervision.pass_time(5.0)
     ended = bench.service.get(row.operation_id)
-    assert (ended.status, fleet.killed) == (Status.CANCELLED, [(row.operation_id, 1)])
+    assert (ended.status, drivers.killed) == (Status.CANCELLED, [(row.operation_id, 1)])
     assert bench.service.request_kill(row.operation_id, 1, "r-late") == ended
     bench.resumed(ended)
     for _ in range(3):

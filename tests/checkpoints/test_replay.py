@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from checkpoint_bench import OWNER, PROVENANCE, Bench, Fleet, opened
+from checkpoint_bench import OWNER, PROVENANCE, Bench, SilentDrivers, opened
 from recorded_disk import (
     Call,
     Disk,
@@ -239,7 +239,7 @@ def _recover(life: Life, bench: Bench) -> None:
     """A new owner starts; then all that was acknowledged is there, and nothing else."""
     before = bench.service.get(life.operation_id)
     acknowledged = bench.service.latest_checkpoint(life.operation_id)
-    bench.owner(Fleet())
+    bench.supervise(SilentDrivers())
     after = bench.service.get(life.operation_id)
     standing = bench.service.checkpoints(life.operation_id)
     _check(bench.service.checkpoints(life.operation_id, doomed=True) == (), "doomed rows are left")

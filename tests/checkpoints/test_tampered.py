@@ -6,7 +6,7 @@ import logging
 from pathlib import Path
 
 import pytest
-from checkpoint_bench import Fleet, opened
+from checkpoint_bench import SilentDrivers, opened
 from sqlalchemy import text
 
 
@@ -15,12 +15,12 @@ def test_a_row_that_its_events_do_not_lead_to_is_told_of(
 ) -> None:
     with opened(tmp_path) as bench:
         sound, changed = bench.running("sound"), bench.running("changed")
-        fleet = Fleet((sound.operation_id, 1), (changed.operation_id, 2))
+        drivers = SilentDrivers((sound.operation_id, 1), (changed.operation_id, 2))
         with bench.store._writer.begin() as connection:
             tamper = "UPDATE operations SET attempt = 2 WHERE operation_id = :id"
             connection.execute(text(tamper), {"id": changed.operation_id})
         with caplog.at_level(logging.ERROR):
-            bench.owner(fleet)
+            bench.supervise(drivers)
         expected = "the row says running, attempt 2; its events lead to running, attempt 1"
         warned = bench.service.events(changed.operation_id)[-1]
         assert (warned.event, warned.details) == (
@@ -33,4 +33,4 @@ def test_a_row_that_its_events_do_not_lead_to_is_told_of(
         )
         assert expected in caplog.text
         assert [e.event for e in bench.service.events(sound.operation_id)][-1] == "started"
-        assert not fleet.killed
+        assert not drivers.killed

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from checkpoint_bench import PROVENANCE, Bench, Fleet, opened
+from checkpoint_bench import PROVENANCE, Bench, SilentDrivers, opened
 from service_call import ServiceCall
 
 from ktrdr.checkpoints.adoption import found
@@ -104,7 +104,7 @@ def test_a_driver_that_dies_meanwhile_leaves_what_its_successor_goes_on_from(
     call.there.clear()
     for number in (1, 2, 3):
         writer.finish(snapshot(number))
-    bench.owner(Fleet())  # the actor is back, the driver is gone
+    bench.supervise(SilentDrivers())  # the actor is back, the driver is gone
     row, _, passed_over = latest_good(bench.storage, bench.service.checkpoints(call.operation_id))
     assert (row.number, passed_over) == (3, ())
     assert bench.service.get(call.operation_id).attempt == 2
@@ -122,7 +122,7 @@ def test_epochs_that_were_never_reported_come_back_with_the_checkpoint_that_hold
     for row in rows[reported:]:
         context.epoch_finished(row)
         writer.finish(snapshot(row.epoch, rows[: row.epoch]))
-    bench.owner(Fleet())  # it is back, and the driver was killed meanwhile
+    bench.supervise(SilentDrivers())  # it is back, and the driver was killed meanwhile
     after = bench.service.get(call.operation_id)
     assert (after.attempt, after.progress and after.progress.epoch) == (2, trained)
     assert list(bench.service.history(call.operation_id)) == rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -11,9 +12,10 @@ from typing import Any
 
 import pytest
 from service_call import ServiceCall
-from stopped_training import BATCHES, Site, make_site
+from stopped_training import BATCHES, ROWS, Site, make_site
 
 from ktrdr.client import Operation
+from ktrdr.data.sample import sample_bars
 from ktrdr.driver import preparation
 from ktrdr.driver.attempt import run_attempt
 from ktrdr.driver.heartbeat import HeartbeatSource
@@ -138,6 +140,16 @@ def test_a_stop_is_heard_while_data_are_prepared(
         e.details["phase"] for e in site.service.events(operation.id) if e.event == "reported"
     ]
     assert phases[-1] == Phase.PREPARING_DATA
+
+
+def test_bars_revised_before_it_starts_end_it_with_that_reason(site: Site) -> None:
+    operation = site.submit()
+    site.client.bars.write(sample_bars(rows=ROWS - 1))
+    shutil.rmtree(site.client.settings.storage / "features")  # else it has what was submitted
+    call = run(site, operation)
+    record = operation.record()
+    assert (record["status"], record["error"]["reason"]) == ("failed", "data_error")
+    assert [verb for verb, _ in call.called][-1] == "finish_failed"
 
 
 def test_an_error_of_the_delivery_ends_the_training_with_its_reason(site: Site) -> None:

@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 from checkpoint_bench import Bench, opened
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from service_call import ServiceCall
 
 from ktrdr.driver.delivery import Delivery
@@ -108,12 +110,12 @@ def test_all_that_was_said_is_delivered_before_the_end_in_order_and_once(
 def test_an_answer_that_got_lost_changes_nothing_when_it_is_asked_for_again(
     bench: Bench, call: ServiceCall, delivery: Delivery
 ) -> None:
-    call.lost_answers = 3
+    call.faults.extend(["lost"] * 3)
     delivery.warn(FULL, "the disk is full")
     delivery.enter(Phase.TRAINING)
     delivery.epoch_finished(row(1))
-    until(lambda: call.lost_answers == 0)
-    call.lost_answers = 2
+    until(lambda: not call.faults)
+    call.faults.extend(["lost"] * 2)
     delivery.finish("finish_stopped", StopKind.USER)
     assert bench.service.get(call.operation_id).warnings == (
         TrainingWarning(FULL, "the disk is full", 1),
@@ -122,6 +124,41 @@ def test_an_answer_that_got_lost_changes_nothing_when_it_is_asked_for_again(
     assert all(said[report.sequence] == report for report in reports(call))  # the same every time
     events = [event.event for event in bench.service.events(call.operation_id)]
     assert (events.count("warned"), events.count("stopped")) == (1, 1)
+
+
+@pytest.mark.timeout(120)
+@settings(max_examples=25, deadline=None)
+@given(
+    said=st.lists(st.sampled_from(["phase", "epoch", "commit", "warn"]), max_size=12),
+    faults=st.lists(st.sampled_from(["away", "lost", None]), max_size=12),
+)
+def test_whatever_gets_lost_on_the_way_the_store_has_each_thing_once(
+    tmp_path_factory: pytest.TempPathFactory, said: list[str], faults: list[str | None]
+) -> None:
+    with opened(tmp_path_factory.mktemp("home")) as bench:
+        operation = bench.running()
+        call = ServiceCall(bench.service, operation)
+        call.faults.extend(faults)
+        delivery = Delivery(call, lambda: START, Clock())
+        counts = dict.fromkeys(said, 0)
+        for what in said:
+            counts[what] += 1
+            if what == "phase":
+                delivery.enter(Phase.TRAINING)
+            elif what == "epoch":
+                delivery.epoch_finished(row(counts[what]))
+            elif what == "commit":
+                delivery.commit(bench.write(operation, counts[what]))
+            else:
+                delivery.warn(FULL, "the disk is full")
+        delivery.finish("finish_stopped", StopKind.USER)
+        delivery.close()
+        name, epochs = operation.operation_id, counts.get("epoch", 0)
+        events = [event.event for event in bench.service.events(name)]
+        assert [r.epoch for r in bench.service.history(name)] == list(range(1, epochs + 1))
+        assert events.count("checkpoint_committed") == counts.get("commit", 0)
+        assert sum(w.count for w in bench.service.get(name).warnings) == counts.get("warn", 0)
+        assert events.count("stopped") == 1
 
 
 def test_while_nobody_takes_it_the_speaker_does_not_wait(

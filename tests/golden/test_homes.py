@@ -24,7 +24,7 @@ SCHEMAS = ("0003",)
 LOST = ("lost", "lost_before_start", "lost_on_cluster")
 WITH_CHECKPOINT = ("cancelled", "failed", "lost", "lost_on_cluster")
 WITHOUT_CHECKPOINT = ("cancelled_before_start", "lost_before_start")
-DEADLINE_S = 90.0
+DEADLINE_S = 240.0
 OWNER = Owner("local-of-this-test", OwnerKind.LOCAL)
 
 Record = dict[str, Any]
@@ -92,8 +92,6 @@ def test_what_has_a_checkpoint_resumes_to_the_same_model(old: Old, name: str) ->
     assert [row["epoch"] for row in history] == list(range(1, 61))
     assert history[: resumed_from["epoch"]] == held[: resumed_from["epoch"]]
     if home.made_in_this_environment:
-        # The version before did not record how MKL rounds, so that it is not known to be the same.
-        assert resumed_from["differences"] == ["mkl_cbwr: unknown -> AVX2,STRICT"]
         assert outcome.weights_digest == home.straight["result"]["weights_digest"]
         assert outcome.metrics == home.straight["result"]["metrics"]
         assert without_duration(history) == without_duration(home.straight["history"])
@@ -109,7 +107,7 @@ def test_what_has_no_checkpoint_says_how_to_train_it_again(old: Old, name: str) 
 
 
 @pytest.mark.ray
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(500)
 @pytest.mark.parametrize("schema", SCHEMAS)
 def test_a_cluster_of_today_resumes_it(schema: str, tmp_path: Path) -> None:
     """To what this process makes of the same checkpoints, and to the straight run's model.
@@ -131,6 +129,9 @@ def test_a_cluster_of_today_resumes_it(schema: str, tmp_path: Path) -> None:
             assert made == continued_here(twin, beside, operation.id)
             if home.made_in_this_environment:
                 assert made == model
+                # The version before did not record how MKL rounds: it is not known to be the same.
+                differences = operation.record()["resumed_from"]["differences"]
+                assert differences == ["mkl_cbwr: unknown -> AVX2,STRICT"]
 
 
 @contextmanager
@@ -152,9 +153,8 @@ def forget_history(home: OldHome, operation_id: str, epochs: tuple[int, int]) ->
 
 def claimed(operation: Operation, client: Client) -> Record:
     """Resume an operation for this process, which is no cluster and starts none."""
-    resume.claim(
-        client.service, client.store_id(), lambda: OWNER, operation.id, resume.ResumeOptions()
-    )
+    service, options = client.service, resume.ResumeOptions()
+    resume.claim(service, client.store_id(), lambda: OWNER, operation.id, options)
     return operation.record()
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import yaml
-from local_cluster import ray_processes, until
+from local_cluster import driver_process, until
 
 from ktrdr.client import Client, Operation
 from ktrdr.errors import OperationNotCancellable
@@ -101,7 +101,7 @@ def test_a_cancel_while_it_waits_for_resources_takes_its_place_back(
 def test_a_cancel_while_it_restarts_beats_the_restart(client: Client, folder: Path) -> None:
     operation = client.train(strategy(folder, 2000))
     in_phase(operation, "training")
-    [driver] = ray_processes(client.settings.home, "Driver")
+    driver = driver_process(client.settings.home)
     driver.kill()
     until(lambda: operation.record()["attempt"] == 2, "the next attempt")
     operation.cancel()

@@ -36,3 +36,7 @@ def test_there_is_room_for_as_many_drivers_as_cpus_are_free() -> None:
     assert found["rooms"] == [2, 1, 0, 0]
     assert found["reason"] == "driver_lost"
     assert "ray.kill" in found["message"]
+    chosen, again, after = found["names"]
+    assert chosen == again  # a choice that comes to nothing costs no CPU
+    assert "op_training" not in chosen
+    assert "op_training" in after

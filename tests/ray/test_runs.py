@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 import yaml
-from local_cluster import ray_processes, until
+from local_cluster import driver_process, ray_processes, until
 
 from ktrdr.client import Client, Operation
 from ktrdr.errors import (
@@ -116,7 +116,7 @@ def test_a_killed_driver_is_followed_by_another_attempt(
     client: Client, strategy: Path, straight: tuple[Record, list[Record]]
 ) -> None:
     operation = begin(client, strategy)
-    [driver] = ray_processes(client.settings.home, "Driver")
+    driver = driver_process(client.settings.home)
     driver.kill()
     same_model(operation, straight)
     record = operation.record()
@@ -139,7 +139,7 @@ def test_sigterm_of_a_driver_is_a_shutdown_with_a_checkpoint(
     client: Client, strategy: Path, straight: tuple[Record, list[Record]]
 ) -> None:
     operation = begin(client, strategy)
-    [driver] = ray_processes(client.settings.home, "Driver")
+    driver = driver_process(client.settings.home)
     os.kill(driver.pid, signal.SIGTERM)
     stopped = operation.wait(DEADLINE_S)
     assert stopped["status"] == "cancelled"

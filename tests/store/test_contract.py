@@ -165,10 +165,12 @@ def test_a_commit_dooms_what_it_supersedes_and_only_doomed_rows_are_forgotten(
 ) -> None:
     row, service = bench.running(), bench.service
     ids = [bench.commit(row, n, is_best=n == 1) for n in (1, 2, 3)]
-    doomed = service.commit_checkpoint(row.operation_id, 1, checkpoint(row, 4))
+    service.commit_checkpoint(row.operation_id, 1, checkpoint(row, 4))
+    doomed = service.checkpoints(row.operation_id, doomed=True)
     assert [c.number for c in doomed] == [2]
     before = snapshot(bench, row.operation_id)
-    assert service.commit_checkpoint(row.operation_id, 1, checkpoint(row, 4)) == doomed
+    service.commit_checkpoint(row.operation_id, 1, checkpoint(row, 4))
+    assert service.checkpoints(row.operation_id, doomed=True) == doomed
     assert snapshot(bench, row.operation_id) == before
     service.forget_checkpoints(row.operation_id, tuple(ids))
     assert [c.number for c in service.checkpoints(row.operation_id)] == [1, 3, 4]

@@ -2,21 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from pathlib import Path
-
 import pytest
-from supervision import World, opened
+from supervision import World
 
 from ktrdr.operations.types import FailureReason, Phase, Status, StopKind
 from ktrdr.supervisor.decisions import ONE_CPU
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with opened(tmp_path) as world:
-        world.drivers.cpus = 2
-        yield world
+def world(world: World) -> World:
+    world.drivers.cpus = 2
+    return world
 
 
 def test_no_more_drivers_are_started_than_there_is_room_for(world: World) -> None:

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from checkpoint_bench import Bench, Fleet, opened
-from invariants import check_rows
+from checkpoint_bench import Bench, SilentDrivers
 
 from ktrdr.checkpoints.adoption import found
 from ktrdr.checkpoints.layout import attempt_folder
@@ -42,13 +41,6 @@ class SlowFiles(Files):
         assert self.answering.wait(DEADLINE_S)
 
 
-@pytest.fixture
-def bench(tmp_path: Path) -> Iterator[Bench]:
-    with opened(tmp_path) as bench:
-        yield bench
-        check_rows(bench.service)
-
-
 def expired(bench: Bench, row: Operation) -> bool:
     return bench.service.lease_expired(bench.service.get(row.operation_id))
 
@@ -64,9 +56,9 @@ def until(condition: Callable[[], bool], meanwhile: Callable[[], None] = lambda:
 def test_a_storage_that_does_not_answer_delays_no_tick_and_costs_no_lease(bench: Bench) -> None:
     lost, going = bench.running("lost"), bench.running("going")
     bench.write(lost, 1)
-    files, fleet, now = SlowFiles(), Fleet((going.operation_id, 1)), [0.0]
+    files, drivers, now = SlowFiles(), SilentDrivers((going.operation_id, 1)), [0.0]
     storage = StorageWorker(bench.service, files)
-    supervisor = Supervisor(bench.service, lost.owner, fleet, storage, clock=lambda: now[0])
+    supervisor = Supervisor(bench.service, lost.owner, drivers, storage, clock=lambda: now[0])
 
     def tick() -> None:
         now[0] += 1.0
@@ -83,7 +75,7 @@ def test_a_storage_that_does_not_answer_delays_no_tick_and_costs_no_lease(bench:
         bench.service.request_kill(going.operation_id, 1, "r-kill")
         for _ in range(30):
             tick()
-        assert fleet.killed == [(going.operation_id, 1)]
+        assert drivers.killed == [(going.operation_id, 1)]
         until(lambda: not expired(bench, lost))
     assert bench.service.get(lost.operation_id).attempt == 1  # what it left is still being read
 
@@ -109,7 +101,7 @@ def test_an_unforeseen_error_while_reading_is_tried_again(
         return names(files, path)
 
     monkeypatch.setattr(Files, "names", broken)
-    bench.owner()
+    bench.supervise()
     assert bench.service.get(row.operation_id).attempt == 2
     assert bench.service.latest_checkpoint(row.operation_id) is not None
     assert "out of order" in caplog.text
@@ -117,7 +109,7 @@ def test_an_unforeseen_error_while_reading_is_tried_again(
 
 def test_what_a_running_operation_has_superseded_is_removed_and_nothing_else(bench: Bench) -> None:
     row = bench.running()
-    supervision = bench.owner(Fleet((row.operation_id, 1)))
+    supervision = bench.supervise(SilentDrivers((row.operation_id, 1)))
     for number in range(1, 5):
         bench.commit(row, number, is_best=number == 1)
     bench.write(row, 5)  # its row may follow
@@ -133,15 +125,15 @@ def test_what_a_running_operation_has_superseded_is_removed_and_nothing_else(ben
 
 def test_nothing_is_swept_while_a_driver_of_what_is_over_may_write(bench: Bench) -> None:
     row = bench.running()
-    fleet = Fleet((row.operation_id, 1))
-    supervision = bench.owner(fleet)
+    drivers = SilentDrivers((row.operation_id, 1))
+    supervision = bench.supervise(drivers)
     bench.commit(row, 1)
     half_written = attempt_folder(bench.storage, row.operation_id, 1) / ".tmp-checkpoint-000002"
     half_written.mkdir()
     bench.service.finish_stopped(row.operation_id, 1, StopKind.USER)
     supervision.pass_time(5.0)
     assert half_written.exists()
-    fleet.alive.clear()
+    drivers.alive.clear()
     supervision.pass_time(5.0)
     assert not half_written.exists()
     assert bench.service.latest_checkpoint(row.operation_id) is not None
@@ -151,7 +143,7 @@ def test_what_was_swept_is_not_looked_at_again(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     row = bench.cancelled()
-    bench.owner()
+    bench.supervise()
     looked, is_folder = [], Files.is_folder
 
     def seen(files: Files, path: Path) -> bool:
@@ -159,9 +151,9 @@ def test_what_was_swept_is_not_looked_at_again(
         return is_folder(files, path)
 
     monkeypatch.setattr(Files, "is_folder", seen)
-    bench.owner()
+    bench.supervise()
     assert looked == []
     again = bench.resumed(row)
     bench.service.finish_failed(again.operation_id, 2, FailureReason.USER_ERROR, "boom")
-    bench.owner()
+    bench.supervise()
     assert looked != []

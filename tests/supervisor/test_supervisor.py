@@ -2,23 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
-from supervision import BATCHES, LIMITS, World, opened
+from supervision import BATCHES, LIMITS, World
 
 from ktrdr.driver.names import AttemptKey
-from ktrdr.errors import IllegalTransition, StaleAttempt
+from ktrdr.errors import IllegalTransition, StaleAttempt, StoreUnavailable
 from ktrdr.operations.types import FailureReason, Operation, Phase, Status, StopKind
 from ktrdr.supervisor.decisions import GRACE_S, KILL_S
-
-
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
-    with opened(tmp_path) as world:
-        yield world
 
 
 def stacks_file(world: World, key: AttemptKey) -> Path:
@@ -33,6 +27,28 @@ def test_what_is_pending_is_started_and_given_one_driver(world: World) -> None:
     name = world.submit()
     world.run(3)
     assert world.drivers.launched == [(name, 1)]
+    assert ended(world.row(name)) == (Status.RUNNING, 1)
+
+
+def test_a_start_whose_answer_was_lost_is_gone_on_with(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start = world.service.start
+    answers: list[bool] = [False]
+
+    def unanswered(*arguments: Any) -> Operation:
+        row = start(*arguments)
+        if answers.pop():
+            return row
+        raise StoreUnavailable("the connection broke after the commit")
+
+    monkeypatch.setattr(world.service, "start", unanswered)
+    name = world.submit()
+    world.run(3)
+    assert world.drivers.launched == [(name, 1)]
+    world.restart()  # the row names the driver that runs
+    world.run(1)
+    assert world.drivers.killed == []
     assert ended(world.row(name)) == (Status.RUNNING, 1)
 
 

@@ -117,9 +117,9 @@ class Bench:
         name, attempt = operation.operation_id, operation.attempt
         return self.service.finish_completed(name, attempt, result, model)
 
-    def owner(self, fleet: Fleet | None = None, owner: Owner = OWNER) -> Supervision:
+    def supervise(self, drivers: SilentDrivers | None = None, owner: Owner = OWNER) -> Supervision:
         """A new owner process: reconciled, and everything swept that can be."""
-        supervision = Supervision(self.service, owner, fleet or Fleet())
+        supervision = Supervision(self.service, owner, drivers or SilentDrivers())
         supervision.pass_time(5.0)
         return supervision
 
@@ -132,7 +132,7 @@ class Bench:
         }
 
 
-class Fleet:
+class SilentDrivers:
     """Drivers that live until they are killed, and do nothing."""
 
     def __init__(self, *alive: AttemptKey) -> None:

@@ -78,8 +78,21 @@ def room_of_two(drivers: RayDrivers) -> Any:
     lost = until(lambda: drivers.lost(KEYS[0]))
     until_it_answers(drivers, KEYS[2])
     drivers.kill(KEYS[1])
+    until(lambda: drivers.lost(KEYS[1]))
     until(lambda: drivers.room() == 1)
-    return {"rooms": rooms, "reason": lost.reason, "message": lost.message}
+    names = spare_names()
+    return {"rooms": rooms, "reason": lost.reason, "message": lost.message, "names": names}
+
+
+def spare_names() -> list[str]:
+    """The names chosen while one driver is kept ready: twice without a launch, and after one."""
+    drivers = RayDrivers(keep_spare=True)
+    drivers.keep_ready()
+    until(lambda: drivers.room() == 1)
+    names = [drivers.choose(KEYS[0]) for _ in range(2)]
+    drivers.launch(KEYS[0], names[0])
+    until_it_answers(drivers, KEYS[0])
+    return [*names, drivers.choose(KEYS[1])]
 
 
 def main(case: str) -> None:
@@ -94,7 +107,7 @@ def main(case: str) -> None:
         object_store_memory=80 * 1024 * 1024,
         _system_config=memory if case == "killed_for_memory" else None,
     )
-    ray_drivers.Driver = IdleDriver  # type: ignore[attr-defined, assignment]
+    ray_drivers.Driver = IdleDriver  # type: ignore[assignment, attr-defined]
     cases = {"killed_for_memory": killed_for_memory, "room_of_two": room_of_two}
     sys.stdout.write(json.dumps(cases[case](RayDrivers())) + "\n")
     ray.shutdown()

@@ -50,6 +50,11 @@ def ray_processes(home: Path, name: str) -> list[psutil.Process]:
     return found
 
 
+def driver_process(home: Path) -> psutil.Process:
+    """The driver of the one operation that runs: the one that is kept ready is younger."""
+    return min(ray_processes(home, "Driver"), key=lambda process: process.create_time())
+
+
 def end_cluster(home: Path) -> None:
     """End the cluster of a home, when there is one, with what runs on it."""
     if read_cluster(home) is None:

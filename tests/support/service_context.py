@@ -40,5 +40,6 @@ class ServiceContext(LocalContext):
     def commit(self, checkpoint: NewCheckpoint) -> None:
         """Write the row, then remove what it supersedes, as the supervisor does."""
         name = self.operation_id
-        doomed = self._service.commit_checkpoint(name, self.attempt, checkpoint)
+        self._service.commit_checkpoint(name, self.attempt, checkpoint)
+        doomed = self._service.checkpoints(name, doomed=True)
         self._service.forget_checkpoints(name, remove_doomed(self.storage, doomed))
