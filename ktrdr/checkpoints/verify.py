@@ -38,17 +38,12 @@ class VerifiedCheckpoint:
     passed_over: PassedOver = ()
 
 
-def verify_checkpoint(directory: Path, files: Files = DISK) -> Manifest:
-    """Check manifest and digests of a checkpoint's directory.
+def read_checkpoint(directory: Path, files: Files = DISK) -> tuple[Manifest, dict[str, bytes]]:
+    """Check manifest and digests of a checkpoint, and return the very bytes that were verified.
 
     Raises CheckpointCorrupted naming each missing or wrong file, StorageUnavailable when the
     directory cannot be read.
     """
-    return read_checkpoint(directory, files)[0]
-
-
-def read_checkpoint(directory: Path, files: Files = DISK) -> tuple[Manifest, dict[str, bytes]]:
-    """Verify a checkpoint and return the very bytes that were verified."""
     return read_directory(directory, Manifest, files)
 
 

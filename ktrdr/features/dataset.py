@@ -77,8 +77,8 @@ class Dataset:
             np.arange(part.start + before, part.stop, dtype=np.int64)
             for part in self.segments_of(rows)
         ]
-        places = np.concatenate(found) if found else np.empty(0, np.int64)
-        return places if self.weights is None else places[self.weights[places] > 0]
+        indices = np.concatenate(found) if found else np.empty(0, np.int64)
+        return indices if self.weights is None else indices[self.weights[indices] > 0]
 
     def segments_of(self, rows: range) -> tuple[range, ...]:
         """The stretches of consecutive bars within a split."""

@@ -27,22 +27,22 @@ _BLOCK_ROWS = 8_192  # of the matrix written at a time, so that they stay in the
 
 @dataclass(frozen=True, eq=False)
 class SymbolSeries:
-    """What a symbol shows: the values of every input group, on the bars of the group's timeframe.
+    """A symbol's values of every input group, on the bars of the group's timeframe.
 
-    `places` says by timeframe where each base bar finds the last closed one. `first` is the index
-    of the first base bar that has enough history behind it at every timeframe.
+    `last_closed` has by timeframe, for each base bar, the index of the last closed bar. `first` is
+    the index of the first base bar that has enough history behind it at every timeframe.
     """
 
     base: Bars
     groups: tuple[InputGroup, ...]
     values: tuple[FloatArray, ...]
-    places: Mapping[str, IntArray]
+    last_closed: Mapping[str, IntArray]
     first: int
 
     def shown(self, group: int, bars: IntArray) -> FloatArray:
         """The values of a group at base bars, by their indices."""
-        places = self.places[self.groups[group].timeframe]
-        values: FloatArray = self.values[group][places[bars]]
+        indices = self.last_closed[self.groups[group].timeframe]
+        values: FloatArray = self.values[group][indices[bars]]
         return values
 
 
@@ -54,8 +54,8 @@ def compute_series(strategy: Strategy, market: Market, symbol: str) -> SymbolSer
     """
     base, groups = market.base(symbol), input_groups(strategy)
     timeframes = dict.fromkeys(group.timeframe for group in groups)
-    places = {name: last_closed(market.series[symbol, name], base) for name in timeframes}
-    first = _first_usable(strategy, market, base, groups, places)
+    indices = {name: last_closed(market.series[symbol, name], base) for name in timeframes}
+    first = _first_usable(strategy, market, base, groups, indices)
     values: list[FloatArray] = [np.empty(0)] * len(groups)
     for timeframe in timeframes:
         bars = market.series[symbol, timeframe]
@@ -63,9 +63,9 @@ def compute_series(strategy: Strategy, market: Market, symbol: str) -> SymbolSer
         for index, group in enumerate(groups):
             if group.timeframe == timeframe:
                 series = outputs.series(group.reference)
-                _check_finite(series, int(places[timeframe][first]), group.reference, bars)
+                _check_finite(series, int(indices[timeframe][first]), group.reference, bars)
                 values[index] = series
-    return SymbolSeries(base, groups, tuple(values), places, first)
+    return SymbolSeries(base, groups, tuple(values), indices, first)
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,9 +109,9 @@ def _columns(
 ) -> Iterator[InputArray]:
     """The columns of some base bars. What many of them share, such as the value of an hour over
     its minutes, is transformed once."""
-    places = {timeframe: of_base[bars] for timeframe, of_base in series.places.items()}
+    indices = {timeframe: of_base[bars] for timeframe, of_base in series.last_closed.items()}
     for group, values, transform in zip(series.groups, series.values, transforms, strict=True):
-        at = places[group.timeframe]
+        at = indices[group.timeframe]
         first, stop = int(at[0]), int(at[-1]) + 1
         if stop - first < len(at):
             for column in transform.apply(values[first:stop]):
@@ -125,22 +125,22 @@ def _first_usable(
     market: Market,
     base: Bars,
     groups: tuple[InputGroup, ...],
-    places: Mapping[str, IntArray],
+    indices: Mapping[str, IntArray],
 ) -> int:
     """Bars to leave out at the beginning: `history_required`, or what an indicator needs more."""
-    needed = dict.fromkeys(places, 0)
+    needed = dict.fromkeys(indices, 0)
     for group in groups:
         lookback = warm_up(strategy.indicators, group.reference)
         needed[group.timeframe] = max(needed[group.timeframe], lookback)
     history = strategy.training_data.history_required
-    starts = {name: int(np.searchsorted(places[name], needed[name])) for name in places}
+    starts = {name: int(np.searchsorted(indices[name], needed[name])) for name in indices}
     first = max(history, *starts.values())
     if first < len(base):
         return first
     if history >= len(base):
         raise _too_few(base, len(base), max(history, needed.get(base.timeframe, 0)), base)
     late = next(name for name in starts if starts[name] >= len(base))
-    closed = int(places[late][-1]) + 1
+    closed = int(indices[late][-1]) + 1
     raise _too_few(market.series[base.symbol, late], closed, needed[late], base)
 
 

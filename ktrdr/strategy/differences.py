@@ -60,11 +60,6 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[Differen
     return sorted(found, key=lambda difference: difference.key)
 
 
-def changed_keys(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
-    """The dotted paths at which two configurations differ."""
-    return [difference.key for difference in differences(old, new)]
-
-
 def refusal(difference: Difference, progressed: Progressed) -> str | None:
     """Why `--allow-changes` does not accept a difference; None when it does."""
     rule = _rule_for(difference.key)

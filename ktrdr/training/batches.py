@@ -26,32 +26,32 @@ class Batch(NamedTuple):
 class Split:
     """The samples of a split as tensors on the device.
 
-    `inputs` is float32 [N, F], or all sequences of the split as a view [M, L, F], of which `places`
-    [N] are the samples (None: all). `labels`, int64 or float32 [N], belong to the last row of each
-    sample, `weights`, float32 [N], likewise (None: all count 1). No sample reaches over a segment's
-    edge.
+    `inputs` is float32 [N, F], or all sequences of the split as a view [M, L, F], of which
+    `indices` [N] are the samples (None: all). `labels`, int64 or float32 [N], belong to the last
+    row of each sample, `weights`, float32 [N], likewise (None: all count 1). No sample reaches over
+    a segment's edge.
     """
 
     def __init__(
         self, dataset: Dataset, rows: range, device: torch.device, sequence_length: int | None
     ) -> None:
-        places = dataset.samples(rows, sequence_length)
+        indices = dataset.samples(rows, sequence_length)
         # Copied: the arrays may be read-only memory maps, which torch cannot stand.
-        self.labels = torch.from_numpy(dataset.labels[places]).to(device)
+        self.labels = torch.from_numpy(dataset.labels[indices]).to(device)
         self.weights = (
             None
             if dataset.weights is None
-            else torch.from_numpy(dataset.weights[places]).to(device)
+            else torch.from_numpy(dataset.weights[indices]).to(device)
         )
-        self.places: Tensor | None = None
+        self.indices: Tensor | None = None
         if sequence_length is None:
-            self.inputs = torch.from_numpy(_taken(dataset.inputs, places)).to(device)
+            self.inputs = torch.from_numpy(_taken(dataset.inputs, indices)).to(device)
             return
         window = np.array(dataset.inputs[rows.start : rows.stop])
         self.inputs = sequences(torch.from_numpy(window).to(device), sequence_length)
-        if len(places) < len(self.inputs):
-            first = places - rows.start - (sequence_length - 1)
-            self.places = torch.from_numpy(first).to(device)
+        if len(indices) < len(self.inputs):
+            first = indices - rows.start - (sequence_length - 1)
+            self.indices = torch.from_numpy(first).to(device)
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -62,14 +62,14 @@ class Split:
         if self.inputs.dim() == 2:
             return self.inputs
         last = self.inputs[:, -1]
-        return last if self.places is None else last[self.places]
+        return last if self.indices is None else last[self.indices]
 
 
-def _taken(array: NDArray[np.float32], places: IntArray) -> NDArray[np.float32]:
-    """The rows at rising places, copied; a plain slice where they follow each other."""
-    if len(places) and int(places[-1]) - int(places[0]) + 1 == len(places):
-        return np.array(array[int(places[0]) : int(places[-1]) + 1])
-    return np.ascontiguousarray(array[places])
+def _taken(array: NDArray[np.float32], indices: IntArray) -> NDArray[np.float32]:
+    """The rows at rising indices, copied; a plain slice where they follow each other."""
+    if len(indices) and int(indices[-1]) - int(indices[0]) + 1 == len(indices):
+        return np.array(array[int(indices[0]) : int(indices[-1]) + 1])
+    return np.ascontiguousarray(array[indices])
 
 
 def sequences(rows: Tensor, sequence_length: int) -> Tensor:
@@ -116,14 +116,14 @@ class ShuffledBatches:
         if self._weights is not None and self._split.weights is not None:
             torch.index_select(self._split.weights, 0, order, out=self._weights)
         if self._inputs is None:
-            order = order if self._split.places is None else self._split.places[order]
+            order = order if self._split.indices is None else self._split.indices[order]
             return self._gathered(torch.split(order, self._batch_size)[first:], first)
         torch.index_select(self._split.inputs, 0, order, out=self._inputs)
         return self._batches[first:]
 
-    def _gathered(self, places: Iterable[Tensor], first: int) -> Iterator[Batch]:
+    def _gathered(self, indices: Iterable[Tensor], first: int) -> Iterator[Batch]:
         known = zip(self._label_batches[first:], self._weight_batches[first:], strict=True)
-        for place, (labels, weights) in zip(places, known, strict=True):
+        for place, (labels, weights) in zip(indices, known, strict=True):
             yield Batch(self._split.inputs.index_select(0, place), labels, weights)
 
 

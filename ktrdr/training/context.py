@@ -2,13 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any, Protocol
 
 from ktrdr.checkpoints.adoption import listed
@@ -102,17 +98,6 @@ class Context(Protocol):
 
     def warn(self, code: str, message: str) -> None:
         """Tell the user of something that training survives; never waits."""
-
-
-@dataclass(frozen=True)
-class CheckpointFolder:
-    """A local directory in the shape of a `ray.train.Checkpoint`."""
-
-    path: Path
-
-    @contextlib.contextmanager
-    def as_directory(self) -> Iterator[str]:
-        yield str(self.path)
 
 
 class LocalContext:

@@ -24,7 +24,7 @@ class SplitScores:
 def evaluate(model: nn.Module, split: Split, criterion: Criterion) -> SplitScores:
     """Judge a split that has samples; no random state is used."""
     model.eval()
-    outputs = predictions(model, split.inputs, split.places)
+    outputs = predictions(model, split.inputs, split.indices)
     model.train()
     with torch.no_grad():
         total, weight = criterion.total(outputs, split.labels, split.weights)

@@ -23,8 +23,8 @@ def choose(row: Operation, storage: Storage) -> Choice:
     """
     fold, plan = row.request.fold, row.plan
     overrides = submit.TrainingOptions(**plan.overrides)
-    places = [Path(place) for place in (row.request.strategy_path, plan.strategy_given) if place]
-    path = next((place for place in places if place.is_file()), places[0])
+    paths = [Path(path) for path in (row.request.strategy_path, plan.strategy_given) if path]
+    path = next((path for path in paths if path.is_file()), paths[0])
     choice = submit.choose(path, overrides, storage, only_fold=fold or 1)
     has_folds = choice.strategy.training.data_split.num_folds > 1
     if not choice.folds or has_folds != (fold is not None):
@@ -32,4 +32,4 @@ def choose(row: Operation, storage: Storage) -> Choice:
             f"the split of {path} was changed since {row.operation_id}, which trained"
             f" {f'fold {fold}' if fold else 'without folds'}: use `ktrdr train {path}`"
         )
-    return replace(choice, strategy_given=plan.strategy_given) if path == places[0] else choice
+    return replace(choice, strategy_given=plan.strategy_given) if path == paths[0] else choice

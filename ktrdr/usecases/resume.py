@@ -163,15 +163,15 @@ def _read(row: Operation, options: ResumeOptions) -> tuple[Path, str, Strategy]:
         own = loading.load_strategy(options.strategy)
         return options.strategy.absolute(), str(options.strategy), own
     given = row.plan.strategy_given
-    places = dict.fromkeys(Path(path) for path in (row.request.strategy_path, given) if path)
-    for path in places:
+    paths = dict.fromkeys(Path(path) for path in (row.request.strategy_path, given) if path)
+    for path in paths:
         try:
             own = loading.load_strategy(path)
         except StrategyNotFound:
             continue
         return path.absolute(), given, own
     raise StrategyNotFound(
-        f"the strategy of {row.operation_id} is not at {' nor at '.join(map(str, places))}:"
+        f"the strategy of {row.operation_id} is not at {' nor at '.join(map(str, paths))}:"
         " put it back, or say where it is with --strategy",
         path=row.request.strategy_path,
     )

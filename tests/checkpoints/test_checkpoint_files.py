@@ -22,7 +22,6 @@ from ktrdr.checkpoints.verify import (
     inspect_rows,
     latest_good,
     read_checkpoint,
-    verify_checkpoint,
 )
 from ktrdr.checkpoints.write import write_checkpoint
 from ktrdr.errors import (
@@ -149,7 +148,7 @@ def test_damage_of_any_file_is_found_and_named(storage: Storage, name: str, dama
     damage(directory / name)
 
     with pytest.raises(CheckpointCorrupted) as caught:
-        verify_checkpoint(directory)
+        read_checkpoint(directory)
     assert list(caught.value.details["files"]) == [name]
     assert name in caught.value.message
 
@@ -161,7 +160,7 @@ def test_every_damaged_file_is_named_at_once(storage: Storage) -> None:
     (directory / "extra.pt").write_bytes(b"x")
 
     with pytest.raises(CheckpointCorrupted) as caught:
-        verify_checkpoint(directory)
+        read_checkpoint(directory)
 
     assert set(caught.value.details["files"]) == {"model.pt", "loop.pt", "extra.pt"}
 
@@ -175,11 +174,11 @@ def test_a_file_of_another_checkpoint_is_found(storage: Storage) -> None:
         kept = (one / name).read_bytes()
         (one / name).write_bytes((two / name).read_bytes())
         with pytest.raises(CheckpointCorrupted) as caught:
-            verify_checkpoint(one)
+            read_checkpoint(one)
         named = set(caught.value.details["files"])
         assert named == (set(FILES) if name == "manifest.json" else {name})
         (one / name).write_bytes(kept)
-    verify_checkpoint(one)
+    read_checkpoint(one)
 
 
 @pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
@@ -334,7 +333,7 @@ def test_a_full_disk_at_any_step_leaves_the_last_good_one_and_no_litter(storage:
         except StorageUnavailable as error:
             refusals.append(error.message)
             assert [path.name for path in folder.iterdir()] == ["checkpoint-000001"]
-        verify_checkpoint(directory)
+        read_checkpoint(directory)
     assert len(refusals) == step - 1 > 7
     assert all("No space left" in message for message in refusals)
     assert latest_good(storage, [row, row_of(new, 2)])[0].number == new.number
@@ -352,7 +351,7 @@ def test_a_commit_killed_at_any_step_leaves_the_old_or_the_new(storage: Storage)
             done = True
         except Killed:
             pass
-        verify_checkpoint(directory)
+        read_checkpoint(directory)
         numbers = {new.number for new in found(storage, OPERATION, 1)}
         assert numbers - {number} == {1} | {n for n in numbers if 1 < n < number}
         new_ones += number in numbers
@@ -372,7 +371,7 @@ def test_a_removal_killed_at_any_step_is_finished_by_repeating_it(storage: Stora
         except Killed:
             assert step < 4
         for survivor in found(storage, OPERATION, 1):
-            verify_checkpoint(storage.at(survivor.path))
+            read_checkpoint(storage.at(survivor.path))
 
         assert remove_doomed(storage, [doomed]) == (step,)
         assert remove_doomed(storage, [doomed]) == (step,)
@@ -382,7 +381,7 @@ def test_a_removal_killed_at_any_step_is_finished_by_repeating_it(storage: Stora
 def test_only_doomed_rows_lose_their_directory(storage: Storage) -> None:
     row, directory = write(storage, 1)
     assert remove_doomed(storage, [row]) == ()
-    verify_checkpoint(directory)
+    read_checkpoint(directory)
 
 
 def test_a_sweep_spares_attempts_that_go_on(storage: Storage) -> None:

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 import torch
 from checkpoint_bench import OWNER, PROVENANCE, Bench, SilentDrivers, opened
+from checkpoint_folder import CheckpointFolder
 from recorded_disk import (
     Call,
     Disk,
@@ -49,7 +50,6 @@ from ktrdr.store import SqlStore
 from ktrdr.store.sql import SqlTransaction
 from ktrdr.strategy.schema import Strategy
 from ktrdr.training.checkpoint_writer import CheckpointWriter
-from ktrdr.training.context import CheckpointFolder
 from ktrdr.training.plan import TrainingJob
 from ktrdr.training.resume import restore_from_checkpoint
 from ktrdr.training.state import Loop, Snapshot, random_state

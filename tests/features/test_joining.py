@@ -76,9 +76,9 @@ def test_bars_that_open_off_the_grid_are_known_from_their_own_close_on() -> None
     hour = timeframe_us("1h")
     days = at("1d", FIRST_US + DAY_US * np.arange(4) - 2 * hour)  # from 22:00 to 22:00
     hours = at("1h", FIRST_US + hour * np.arange(72))
-    places = last_closed(days, hours)
-    assert places.tolist() == reference(days, hours)
-    assert [int(np.searchsorted(places, n)) for n in (0, 1, 2)] == [21, 45, 69]  # closes at 22:00
+    indices = last_closed(days, hours)
+    assert indices.tolist() == reference(days, hours)
+    assert [int(np.searchsorted(indices, n)) for n in (0, 1, 2)] == [21, 45, 69]  # closes at 22:00
 
 
 def test_nothing_is_known_before_the_first_close_and_the_last_bar_stands() -> None:

@@ -134,7 +134,7 @@ def test_a_regime_is_that_in_a_market_of_changing_size(
 def test_a_still_market_makes_no_pivot_known() -> None:
     still = np.full(50, 3.5)
     for pivots in (find_pivots(still), find_pivots(still, distances=np.zeros(50))):
-        assert len(pivots.places) == len(pivots.known) == len(pivots.rising) == 0
+        assert len(pivots.indices) == len(pivots.known) == len(pivots.rising) == 0
 
 
 def test_all_regimes_occur_so_that_the_comparison_means_something() -> None:

@@ -132,11 +132,11 @@ def test_each_row_is_what_its_symbol_alone_would_show(
     for symbol in SYMBOLS:
         alone = compute_inputs(of, market(of), symbol, found.transforms)
         truth = make_labels(of.training.labels, BARS[symbol])
-        places = {int(stamp): i for i, stamp in enumerate(alone.base.timestamps)}
+        indices = {int(stamp): i for i, stamp in enumerate(alone.base.timestamps)}
         rows = rows_of(found, symbol)
         assert len(rows) > 1000
         for moment, (_, inputs, label) in rows.items():
-            place = places[moment]
+            place = indices[moment]
             assert inputs == alone.matrix[place - alone.first].tobytes()
             assert truth.valid[place] or model == SEQUENCES
             assert label == truth.values[place]
@@ -197,10 +197,10 @@ def test_every_sequence_is_consecutive_bars_of_one_symbol_and_split(
     for name in SPLITS:
         rows = getattr(found.splits, name)
         tensors = Split(numbered, rows, torch.device("cpu"), 5)
-        places = range(len(tensors)) if tensors.places is None else tensors.places.tolist()
+        indices = range(len(tensors)) if tensors.indices is None else tensors.indices.tolist()
         last = tensors.last_rows[:, 0].to(torch.int64).numpy()
         assert tensors.labels.tolist() == found.labels[last].tolist()
-        for place, end in zip(places, last.tolist(), strict=True):
+        for place, end in zip(indices, last.tolist(), strict=True):
             window = tensors.inputs[place][:, 0].to(torch.int64).tolist()
             assert window == list(range(end - 4, end + 1))
             [part] = [p for p in found.segments if p.start <= end < p.stop]
@@ -380,9 +380,9 @@ def test_a_network_that_grades_itself_gets_the_values_and_the_curves() -> None:
     one = BARS["ONE"]
     outputs = IndicatorOutputs(of.indicators, one)
     part = found.segments[0]
-    places = np.searchsorted(one.timestamps, found.timestamps[part.start : part.stop])
+    indices = np.searchsorted(one.timestamps, found.timestamps[part.start : part.stop])
     shown = found.inputs[part.start : part.stop, found.input_names.index("1h_level")]
-    assert shown.tolist() == outputs.series("r")[places].astype(np.float32).tolist()
+    assert shown.tolist() == outputs.series("r")[indices].astype(np.float32).tolist()
 
 
 def test_a_raw_value_beyond_float32_is_refused() -> None:

@@ -474,6 +474,6 @@ def sizes(rows: LabelledRows, spec: AnySplit) -> list[int]:
 
 def simple(count: int) -> LabelledRows:
     bars: Sequence[int] = range(count)
-    places = np.array(bars, np.int64)
+    indices = np.array(bars, np.int64)
     base = one_series(sample_bars(rows=count)).base("SAMPLE")
-    return LabelledRows(base, places, places, places, np.ones(count, np.float32))
+    return LabelledRows(base, indices, indices, indices, np.ones(count, np.float32))

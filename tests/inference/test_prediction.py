@@ -69,7 +69,7 @@ def test_answers_are_what_the_trainer_saw_on_the_same_rows(network: str, trained
         bars = np.searchsorted(BARS.timestamps, dataset.timestamps[places])
         assert np.array_equal(seen.matrix[bars - HISTORY], dataset.inputs[places])
         split = Split(dataset, part, CPU, made.strategy.model.sequence_length)
-        by_trainer = predictions(model.module, split.inputs, split.places)
+        by_trainer = predictions(model.module, split.inputs, split.indices)
         assert np.array_equal(outputs[bars - first], by_trainer.numpy())
         shares = torch.softmax(by_trainer, dim=1).numpy()
         assert np.array_equal(values(found)[bars - first], shares)

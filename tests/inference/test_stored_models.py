@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from checkpoint_folder import CheckpointFolder
 from tiny_training import Bench, make_dataset, make_strategy, stored
 
 from ktrdr.checkpoints.manifest import Header
@@ -18,7 +19,6 @@ from ktrdr.checkpoints.model_store import read_model
 from ktrdr.checkpoints.write import write_checkpoint
 from ktrdr.errors import CheckpointCorrupted
 from ktrdr.inference.model import load_model
-from ktrdr.training.context import CheckpointFolder
 from ktrdr.training.environment import differences, environment
 from ktrdr.training.networks import build_model
 from ktrdr.training.resume import restore_from_checkpoint

@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ktrdr.errors import InvalidStrategy, StrategyNotFound
-from ktrdr.strategy.differences import changed_keys
+from ktrdr.strategy.differences import differences
 from ktrdr.strategy.indicators import INDICATORS
 from ktrdr.strategy.loading import (
     config,
@@ -273,7 +273,7 @@ def test_the_fingerprint_covers_all_that_has_an_effect_and_no_description(
     data["fuzzy_sets"]["momentum"]["neutral"] = [31, 50, 70]
     after = validate_strategy(data, "x")
     assert fingerprint(after) != fingerprint(before)
-    assert changed_keys(config(before), config(after)) == [
+    assert [found.key for found in differences(config(before), config(after))] == [
         "fuzzy_sets.momentum.memberships.neutral.parameters",
         "training.learning_rate",
     ]

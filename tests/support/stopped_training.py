@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+from checkpoint_folder import CheckpointFolder
 from local_cluster import RowsClient
 from service_context import ServiceContext
 
@@ -23,7 +24,6 @@ from ktrdr.operations.types import Operation as Row
 from ktrdr.operations.types import StopKind
 from ktrdr.settings import read_settings
 from ktrdr.strategy.loading import validate_strategy
-from ktrdr.training.context import CheckpointFolder
 from ktrdr.training.plan import TrainingJob, planned_dataset, planned_job
 from ktrdr.training.resume import restore_from_checkpoint
 from ktrdr.training.trainer import Completed, Stopped, fit

@@ -22,7 +22,7 @@ from tiny_training import (
 )
 
 from ktrdr.checkpoints.adoption import found
-from ktrdr.checkpoints.verify import verify_checkpoint
+from ktrdr.checkpoints.verify import read_checkpoint
 from ktrdr.operations.types import CheckpointType, Phase, StopKind
 from ktrdr.training.batches import Split, permutation
 from ktrdr.training.context import LocalContext
@@ -263,7 +263,7 @@ def test_a_stop_is_saved_at_the_next_batch(
     assert isinstance(result, Stopped)
     assert (result.kind, result.epoch, result.batch) == (kind, 1, 2)
     assert result.checkpoint is not None
-    manifest = verify_checkpoint(context.storage.at(result.checkpoint.path))
+    manifest, _ = read_checkpoint(context.storage.at(result.checkpoint.path))
     assert (manifest.checkpoint_type, manifest.epoch, manifest.batch) == (checkpoint_type, 1, 2)
     assert context.phases == [Phase.TRAINING, Phase.STOPPING]
     progress = context.progress.sample()

@@ -28,10 +28,10 @@ def _weekday(bars: Bars, _: FloatArray, __: Parameters) -> Outputs:
     return _on_circle((days + _FIRST_WEEKDAY) % _DAYS, _DAYS)
 
 
-def _on_circle(places: IntArray, count: int) -> Outputs:
+def _on_circle(indices: IntArray, count: int) -> Outputs:
     angles = [2 * math.pi * place / count for place in range(count)]
     sines, cosines = (np.array([wave(a) for a in angles]) for wave in (math.sin, math.cos))
-    return sines[places], cosines[places]
+    return sines[indices], cosines[indices]
 
 
 DEFINITIONS: dict[str, IndicatorDefinition] = {

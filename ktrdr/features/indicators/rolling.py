@@ -6,7 +6,7 @@ every window is the sum of two parts that were each added up from zero: the end 
 `period` values and the start of the next (van Herk, Pattern Recognition Letters 13, 1992). That
 costs the same for every period, and a window of equal values has a deviation of exactly 0.
 
-Results are float64 [len(values)], NaN at the first period - 1 places.
+Results are float64 [len(values)], NaN at the first period - 1 bars.
 """
 
 from __future__ import annotations

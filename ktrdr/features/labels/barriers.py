@@ -72,16 +72,16 @@ def _volatility(bars: Bars, spec: TripleBarrierLabels) -> FloatArray:
 
 def _entries(bars: Bars, volatility: FloatArray, spec: TripleBarrierLabels) -> IntArray:
     """Return the bars at whose close a label begins; CUSUM starts at the first of them."""
-    places = np.flatnonzero(volatility > 0)
-    if spec.cusum_threshold is None or len(places) == 0:
-        return places
-    since = slice(places[0], None)
+    indices = np.flatnonzero(volatility > 0)
+    if spec.cusum_threshold is None or len(indices) == 0:
+        return indices
+    since = slice(indices[0], None)
     if spec.cusum_threshold == "auto":
         thresholds = spec.cusum_multiplier * volatility[since]
     else:
         thresholds = np.full(len(volatility[since]), spec.cusum_threshold)
     events = cusum_events(bars.close[since], thresholds)
-    at_events: IntArray = places[events[places - places[0]]]
+    at_events: IntArray = indices[events[indices - indices[0]]]
     return at_events
 
 
@@ -122,7 +122,7 @@ def _first_met(bars: Bars, entries: IntArray, barriers: Pair, hold: int) -> IntA
     return met
 
 
-def _search(ranges: Pair, places: IntArray, barriers: Pair, hold: int) -> IntArray:
+def _search(ranges: Pair, indices: IntArray, barriers: Pair, hold: int) -> IntArray:
     """Step over blocks of 2^k bars that meet no barrier, from long to short ones.
 
     What is left then is the first bar that meets one. Exact, and the work of a row grows with the
@@ -131,9 +131,9 @@ def _search(ranges: Pair, places: IntArray, barriers: Pair, hold: int) -> IntArr
     upper, lower = barriers
     end = len(ranges[0])
     for size, (highs, lows) in reversed(list(enumerate(_block_extremes(ranges, hold)))):
-        clear = (highs[places] < upper) & (lows[places] > lower)
-        places = np.minimum(places + (clear.astype(np.int64) << size), end)
-    return places
+        clear = (highs[indices] < upper) & (lows[indices] > lower)
+        indices = np.minimum(indices + (clear.astype(np.int64) << size), end)
+    return indices
 
 
 def _block_extremes(ranges: Pair, hold: int) -> list[Pair]:

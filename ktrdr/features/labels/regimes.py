@@ -47,9 +47,9 @@ def regime(bars: Bars, spec: RegimeLabels) -> Labels:
     macro = find_pivots(bars.close, distances=spec.macro_atr_mult * ranges)
     micro = find_pivots(bars.close, distances=spec.micro_atr_mult * ranges)
     values, known_at = np.full(count, RANGING), np.full(count, count)
-    if len(macro.places) > 1:
-        rows = np.arange(max(macro.places[0], spec.vol_lookback), macro.places[-1])
-        segment = np.searchsorted(macro.places, rows, side="right") - 1
+    if len(macro.indices) > 1:
+        rows = np.arange(max(macro.indices[0], spec.vol_lookback), macro.indices[-1])
+        segment = np.searchsorted(macro.indices, rows, side="right") - 1
         values[rows] = _classes(macro, micro, bars.close, spec.progression_tolerance)[segment]
         known_at[rows] = np.maximum(macro.known[segment + 1], rows + spec.atr_period)
         values[_is_volatile(bars.close, spec)] = VOLATILE
@@ -58,11 +58,11 @@ def regime(bars: Bars, spec: RegimeLabels) -> Labels:
 
 def _classes(macro: Pivots, micro: Pivots, closes: FloatArray, tolerance: float) -> IntArray:
     """The class of each segment between macro pivots, volatility aside."""
-    first = np.searchsorted(micro.places, macro.places[:-1], side="left")
-    stop = np.searchsorted(micro.places, macro.places[1:], side="right")
+    first = np.searchsorted(micro.indices, macro.indices[:-1], side="left")
+    stop = np.searchsorted(micro.indices, macro.indices[1:], side="right")
     stop = np.minimum(stop, np.searchsorted(micro.known, macro.known[1:], side="right"))
     enough = stop - first >= _FEWEST_PIVOTS
-    prices = closes[micro.places]
+    prices = closes[micro.indices]
     upwards = macro.rising[:-1]
     share = np.zeros(len(first))
     for is_up in (True, False):

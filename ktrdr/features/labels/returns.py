@@ -15,7 +15,7 @@ def forward_return(bars: Bars, horizon: int) -> Labels:
 
     Bars without that future have no label. Raises InvalidData where float32 cannot hold the change.
     """
-    places = np.arange(len(bars))
+    indices = np.arange(len(bars))
     values = _changes(bars, horizon).astype(np.float32)
     bad = np.flatnonzero(~np.isfinite(values))
     if len(bad):
@@ -24,7 +24,7 @@ def forward_return(bars: Bars, horizon: int) -> Labels:
             f"{horizon} bars of row {int(bad[0]):,}; check the bars there",
             rows=len(bad),
         )
-    return Labels(values, places + horizon < len(bars), places + horizon)
+    return Labels(values, indices + horizon < len(bars), indices + horizon)
 
 
 def context(bars: Bars, spec: ContextLabels) -> Labels:
@@ -34,11 +34,11 @@ def context(bars: Bars, spec: ContextLabels) -> Labels:
     BEARISH from `bearish_threshold` on down, NEUTRAL between. Bars without that future have no
     label.
     """
-    places = np.arange(len(bars))
+    indices = np.arange(len(bars))
     changes = _changes(bars, spec.horizon)
     bearish_or_not = np.where(changes <= spec.bearish_threshold, BEARISH, NEUTRAL)
     values = np.where(changes >= spec.bullish_threshold, BULLISH, bearish_or_not)
-    return Labels(values, places + spec.horizon < len(bars), places + spec.horizon)
+    return Labels(values, indices + spec.horizon < len(bars), indices + spec.horizon)
 
 
 def _changes(bars: Bars, horizon: int) -> FloatArray:

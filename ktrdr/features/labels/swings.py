@@ -17,11 +17,11 @@ from ktrdr.features.labels.classes import BUY, HOLD, SELL, Labels
 class Pivots:
     """Where swings end, in the order of time; lows and highs take turns.
 
-    `places` and `known` are indices of bars: the pivot, and the bar that made it known. `rising`
+    `indices` and `known` are indices of bars: the pivot, and the bar that made it known. `rising`
     says whether the pivot is a low, so that a rise follows.
     """
 
-    places: IntArray
+    indices: IntArray
     known: IntArray
     rising: NDArray[np.bool_]
 
@@ -37,10 +37,10 @@ def zigzag(bars: Bars, threshold: float) -> Labels:
     pivots = find_pivots(bars.close, share=threshold)
     values, known_at = np.full(count, HOLD), np.full(count, count)
     valid = np.zeros(count, dtype=np.bool_)
-    if len(pivots.places):
-        rows = np.arange(pivots.places[0], pivots.places[-1] + 1)
-        swing = np.searchsorted(pivots.places, rows, side="right") - 1
-        is_pivot = pivots.places[swing] == rows
+    if len(pivots.indices):
+        rows = np.arange(pivots.indices[0], pivots.indices[-1] + 1)
+        swing = np.searchsorted(pivots.indices, rows, side="right") - 1
+        is_pivot = pivots.indices[swing] == rows
         values[rows] = np.where(is_pivot, HOLD, np.where(pivots.rising[swing], BUY, SELL))
         known_at[rows] = pivots.known[swing + ~is_pivot]
         valid[rows] = True
@@ -62,9 +62,9 @@ def find_pivots(
     start = 0 if distances is None else int(np.count_nonzero(np.isnan(distances)))
     steps = itertools.repeat(0.0) if distances is None else distances[start:].tolist()
     up, down = 1 + share, 1 - share
-    places: list[int] = []
+    indices: list[int] = []
     known: list[int] = []
-    low = high = start  # places of the extremes of the swing
+    low = high = start  # indices of the extremes of the swing
     lowest, highest = math.inf, -math.inf
     bottom_at, top_at = math.inf, -math.inf  # closes that make them known
     rising: bool | None = None  # unknown before the first pivot
@@ -73,16 +73,16 @@ def find_pivots(
             if close < lowest:
                 low, lowest, bottom_at = place, close, close * up + step
             elif close >= bottom_at and close > lowest:
-                places.append(low)
+                indices.append(low)
                 known.append(place)
                 rising, high, highest, top_at = True, place, close, close * down - step
         if rising is not False:
             if close > highest:
                 high, highest, top_at = place, close, close * down - step
             elif close <= top_at and close < highest:
-                places.append(high)
+                indices.append(high)
                 known.append(place)
                 rising, low, lowest, bottom_at = False, place, close, close * up + step
     # Lows and highs take turns up to the last one.
-    is_low = (np.arange(len(places)) % 2 == (len(places) - 1) % 2) == bool(rising)
-    return Pivots(np.array(places, dtype=np.int64), np.array(known, dtype=np.int64), is_low)
+    is_low = (np.arange(len(indices)) % 2 == (len(indices) - 1) % 2) == bool(rising)
+    return Pivots(np.array(indices, dtype=np.int64), np.array(known, dtype=np.int64), is_low)

@@ -62,9 +62,9 @@ def _both(one: Leak, other: Leak) -> Leak:
 
 
 def differing(before: AnyArray, after: AnyArray) -> IntArray:
-    """The places at which two arrays of one type and length have other bits."""
-    places: IntArray = np.flatnonzero(bits(before) != bits(after))
-    return places
+    """The indices at which two arrays of one type and length have other bits."""
+    indices: IntArray = np.flatnonzero(bits(before) != bits(after))
+    return indices
 
 
 def bits(values: AnyArray) -> AnyArray:

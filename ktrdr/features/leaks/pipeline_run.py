@@ -71,5 +71,5 @@ def run_pipeline(strategy: Strategy, market: Market) -> PipelineRun:
 
 def _symbol_rows(strategy: Strategy, market: Market, symbol: str) -> SymbolRows:
     series = compute_series(strategy, market, symbol)
-    own = one_symbol(market, symbol, set(series.places))
+    own = one_symbol(market, symbol, set(series.last_closed))
     return SymbolRows(own, series, label_rows(strategy, series))

@@ -110,17 +110,17 @@ class _Prober:
         for group, transform in enumerate(self._transforms):
             before, after = whole.shown(group, bars), series.shown(group, bars)
             changed = self._changed_columns(group, first, after)
-            if not any(len(change.places) for change in changed):
+            if not any(len(change.indices) for change in changed):
                 changed = [_Change.between(before, after)] * len(changed)
             for column, change in zip(transform.columns, changed, strict=True):
-                if len(change.places):
+                if len(change.indices):
                     yield Leak(
                         feature=column.name,
                         source=whole.groups[group].reference,
                         kind=kind,
                         symbol=point.symbol,
-                        first=int(whole.base.timestamps[bars[change.places[0]]]),
-                        rows=len(change.places),
+                        first=int(whole.base.timestamps[bars[change.indices[0]]]),
+                        rows=len(change.indices),
                         largest_change=change.largest,
                         at=point.moment,
                     )
@@ -155,15 +155,15 @@ class _Prober:
 
 @dataclass(frozen=True, eq=False)
 class _Change:
-    """At which places two arrays differ, and by how much at most."""
+    """At which indices two arrays differ, and by how much at most."""
 
-    places: IntArray
+    indices: IntArray
     largest: float | None
 
     @classmethod
     def between(cls, before: AnyArray, after: AnyArray) -> _Change:
-        places = differing(before, after)
-        return cls(places, largest(before[places], after[places]))
+        indices = differing(before, after)
+        return cls(indices, largest(before[indices], after[indices]))
 
 
 @dataclass(frozen=True, eq=False)

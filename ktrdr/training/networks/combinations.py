@@ -49,5 +49,5 @@ def strongest_combinations(grades: Sequence[Grades], count: int) -> Combinations
 
 
 def _largest(totals: Grades, count: int) -> NDArray[np.intp]:
-    """The places of the largest values, ascending; of equal values the first ones."""
+    """The indices of the largest values, ascending; of equal values the first ones."""
     return np.sort(np.argsort(-totals, kind="stable")[:count])

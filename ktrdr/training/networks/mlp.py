@@ -34,7 +34,7 @@ def make_mlp(model: MLP, num_inputs: int, num_outputs: int) -> nn.Module:
 
 def _renumber(module: nn.Module, state: dict[str, Any], prefix: str, *_: Any) -> None:
     """Let weights in that were trained with dropout where there is none now, or without where
-    there is some: layers are called by their places, and dropout takes places."""
+    there is some: layers are named by their indices, and dropout takes one."""
     own = [f"{prefix}{name}" for name, _ in module.named_parameters()]
     given = list(state)
     if [_kind(name) for name in given] == [_kind(name) for name in own]:

@@ -113,13 +113,13 @@ class NeuroFuzzyNetwork(nn.Module):
 
     def _weigh_rules(self, rows: Tensor) -> None:
         total = torch.zeros(len(self.rules), dtype=torch.float64)
-        places = torch.zeros(self.centres.shape, dtype=torch.float64)
+        sums = torch.zeros(self.centres.shape, dtype=torch.float64)
         for part in torch.split(rows, _ROWS_AT_ONCE):
             shares = self.shares(part).double()
             total += shares.sum(dim=0)
-            places += shares.T @ self._standardised(part).double()
+            sums += shares.T @ self._standardised(part).double()
         self.support.copy_(total / len(rows))
-        self.centres.copy_(places / total.unsqueeze(1))
+        self.centres.copy_(sums / total.unsqueeze(1))
 
     def _standardised(self, rows: Tensor) -> Tensor:
         deviations = (rows - self.mean) / self.scale
