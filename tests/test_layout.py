@@ -7,8 +7,6 @@ from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
-import pytest
-
 import ktrdr
 
 ROOT = Path(__file__).parents[1]
@@ -27,7 +25,6 @@ OTHER_TESTS = {"acceptance", "golden", "ray", "simulation", "support"}
 """Folders of tests that belong to no single package."""
 
 
-@pytest.mark.xfail(reason="client.client and client.operation name each other")
 def test_no_module_imports_itself_through_others() -> None:
     """Imports inside functions and those for type checkers count as well."""
     graph = import_graph()

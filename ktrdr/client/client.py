@@ -2,27 +2,21 @@
 
 from __future__ import annotations
 
-import secrets
-import sys
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
-from types import TracebackType
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any
 
-from ktrdr.client.operation import Operation, Record
+from ktrdr.client.operation import Operation
+from ktrdr.client.session import Record, Session
 from ktrdr.cluster import local, remote
 from ktrdr.errors import ClusterUnavailable, Usage
 from ktrdr.operations import records
 from ktrdr.operations import types as values
 from ktrdr.operations.ids import resolve
-from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import Status
-from ktrdr.operations.validation import check_strategy_name, parse_model_name
-from ktrdr.settings import Settings, read_settings
+from ktrdr.operations.validation import check_strategy_name
 from ktrdr.storage.root import Storage
-from ktrdr.store import SqlStore, open_store
-from ktrdr.usecases.ownership import looked_after, retried_when_closing
+from ktrdr.usecases.ownership import retried_when_closing
 
 if TYPE_CHECKING:
     from ktrdr.data.store import BarStore
@@ -31,45 +25,12 @@ if TYPE_CHECKING:
     from ktrdr.usecases.submit import Choice
 
 
-def to_stderr(message: str) -> None:
-    """Say a line to whoever runs this process."""
-    sys.stderr.write(message + "\n")
-
-
-class Client:
+class Client(Session):
     """Everything ktrdr can do, from this process, which never joins a Ray.
 
     Trainings run on the cluster of RAY_ADDRESS, else on the local cluster of the home, which is
     started when it is needed. They go on when this process ends.
     """
-
-    def __init__(
-        self,
-        settings: Settings | None = None,
-        *,
-        on_notice: Callable[[str], None] = to_stderr,
-    ) -> None:
-        """`on_notice` hears of what is no error and yet worth a line."""
-        self.settings = settings or read_settings()
-        self._on_notice = on_notice
-        self._store: SqlStore | None = None
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self.close()
-
-    def close(self) -> None:
-        """Close the store; what runs goes on."""
-        if self._store is not None:
-            self._store.close()
-            self._store = None
 
     # Training ------------------------------------------------------------------------------------
 
@@ -84,7 +45,7 @@ class Client:
             raise Usage(
                 f"{strategy} has {len(chosen.folds)} folds, one operation each: use train_folds"
             )
-        return self._submit(chosen)[0]
+        return self._submitted(chosen)[0]
 
     def train_folds(self, strategy: str | Path, **options: Any) -> tuple[Operation, ...]:
         """Check everything and submit an operation for each fold of the strategy's split.
@@ -97,43 +58,15 @@ class Client:
             StrategyNotFound, InvalidStrategy, DataNotFound, InvalidData, Usage: nothing is written.
             ClusterUnavailable, StoreMismatch, VersionMismatch: no cluster takes them.
         """
-        return self._submit(self._chosen(strategy, options))
-
-    def rerun(self, operation: Operation) -> Operation:
-        """Submit a new operation with another one's strategy, options and fold.
-
-        Raises:
-            what `train_folds` raises, also when the strategy no longer has the fold.
-        """
-        from ktrdr.usecases import rerun
-
-        row = self.service.get(operation.id)
-        return self._submit(rerun.choose(row, self.storage()))[0]
+        return self._submitted(self._chosen(strategy, options))
 
     def _chosen(self, strategy: str | Path, options: dict[str, Any]) -> Choice:
         from ktrdr.usecases.submit import TrainingOptions, choose
 
         return choose(Path(strategy), TrainingOptions(**options), self.storage())
 
-    def _submit(self, chosen: Choice) -> tuple[Operation, ...]:
-        """Prepare what was chosen while a cluster starts, and write its rows."""
-        self.owner()
-        prepared = chosen.prepare(self.settings.cache_bytes)
-        return tuple(self._submit_one(request, plan) for request, plan in prepared)
-
-    def _submit_one(self, request: values.Request, plan: values.Plan) -> Operation:
-        request_id = secrets.token_hex(16)
-        row = retried_when_closing(
-            lambda: self.service.submit(request, plan, self.owner(), request_id)
-        )
-        return Operation(self, row.operation_id)
-
-    def owner(self) -> values.Owner:
-        """The cluster that operations are given to; it is started when there is none."""
-        address = self.settings.ray_address
-        if address is not None:
-            return remote.ensure(address, self.settings, self.service)
-        return local.ensure(self.settings, self.service, self._on_notice)
+    def _submitted(self, chosen: Choice) -> tuple[Operation, ...]:
+        return tuple(Operation(self, operation_id) for operation_id in self.submit(chosen))
 
     def keep_cluster(self) -> values.OwnerRow:
         """Let the cluster stay when it is idle, started when there is none; return when it is up.
@@ -225,20 +158,6 @@ class Client:
         manifest, _ = read_model(Storage(Path(row.storage)), row.strategy_name, row.version)
         return records.model_record(row) | {"manifest": manifest.model_dump(mode="json")}
 
-    def load_model(self, name: str, version: int | None = None) -> LoadedModel:
-        """A stored model, ready to use: NAME or NAME@vN; the newest version by default.
-
-        Raises:
-            InvalidId, ModelNotFound, CheckpointCorrupted, StorageUnavailable.
-        """
-        from ktrdr.checkpoints.model_store import read_model
-        from ktrdr.inference.model import load_model
-
-        if version is None:
-            name, version = parse_model_name(name)
-        row = self.service.model(name, version)
-        return load_model(*read_model(Storage(Path(row.storage)), row.strategy_name, row.version))
-
     def evaluate(
         self,
         model: str,
@@ -263,33 +182,6 @@ class Client:
         from ktrdr.data.store import BarStore
 
         return BarStore(self.storage().root)
-
-    @property
-    def service(self) -> OperationsService:
-        """The guarded transitions, on this client's store."""
-        return OperationsService(self._opened())
-
-    def storage(self) -> Storage:
-        """The storage root, checked to be this store's."""
-        storage = Storage(self.settings.storage)
-        storage.claim(self.store_id())
-        return storage
-
-    def store_id(self) -> str:
-        """The id that the store was given when it was made."""
-        return self._opened().store_id()
-
-    def _opened(self) -> SqlStore:
-        if self._store is None:
-            self._store = open_store(self.settings.database_url)
-        return self._store
-
-    def record_of(
-        self, row: values.Operation, latest: values.Checkpoint | None, now: datetime
-    ) -> Record:
-        """An operation's record, as `ktrdr operations status --json` prints it."""
-        alive = None if row.status.terminal else looked_after(row, now)
-        return records.record(row, latest, alive)
 
 
 def load_model(model: str) -> LoadedModel:

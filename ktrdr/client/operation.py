@@ -6,8 +6,9 @@ import secrets
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from ktrdr.client.session import Record, Session
 from ktrdr.errors import ClusterUnavailable, Usage
 from ktrdr.operations import records
 from ktrdr.operations.explanation import explanation
@@ -16,20 +17,17 @@ from ktrdr.storage.root import Storage
 from ktrdr.usecases.ownership import looked_after, retried_when_closing, seen_dead
 
 if TYPE_CHECKING:
-    from ktrdr.client.client import Client
     from ktrdr.inference.model import LoadedModel
 
 POLL_S = 0.2
 OWNERLESS_AFTER_S = 10.0
 
-Record = dict[str, Any]
-
 
 class Operation:
     """A handle on one operation; everything it says is read from the store."""
 
-    def __init__(self, client: Client, operation_id: str) -> None:
-        self._client = client
+    def __init__(self, session: Session, operation_id: str) -> None:
+        self._session = session
         self.id = operation_id
 
     def __repr__(self) -> str:
@@ -37,9 +35,9 @@ class Operation:
 
     def record(self) -> Record:
         """The operation record, as `ktrdr operations status --json` prints it."""
-        service = self._client.service
+        service = self._session.service
         row, latest = service.get(self.id), service.latest_checkpoint(self.id)
-        return self._client.record_of(row, latest, service.now())
+        return self._session.record_of(row, latest, service.now())
 
     def wait(
         self, timeout: float | None = None, on_record: Callable[[Record], None] | None = None
@@ -78,7 +76,7 @@ class Operation:
         Raises:
             OperationNotCancellable: it completed or failed first.
         """
-        service = self._client.service
+        service = self._session.service
         self._request(service.request_kill if kill else service.request_cancel)
         return self.wait(timeout) if wait else self.record()
 
@@ -96,11 +94,11 @@ class Operation:
         """
         from ktrdr.usecases import resume
 
-        client, path = self._client, None if strategy is None else Path(strategy)
+        session, path = self._session, None if strategy is None else Path(strategy)
         options = resume.ResumeOptions(path, allow_changes)
-        service, store_id = client.service, client.store_id()
+        service, store_id = session.service, session.store_id()
         retried_when_closing(
-            lambda: resume.claim(service, store_id, client.owner, self.id, options)
+            lambda: resume.claim(service, store_id, session.owner, self.id, options)
         )
         return self.record()
 
@@ -112,7 +110,11 @@ class Operation:
         Raises:
             what `Client.train` raises: nothing has changed.
         """
-        return self._client.rerun(self)
+        from ktrdr.usecases import rerun
+
+        session = self._session
+        chosen = rerun.choose(session.service.get(self.id), session.storage())
+        return Operation(session, session.submit(chosen)[0])
 
     def resume_report(self) -> Record:
         """Of the last resume: what was restored, what differs, what was lost and passed over.
@@ -132,23 +134,23 @@ class Operation:
         Raises:
             OperationNotCancellable: it completed or failed first.
         """
-        self._request(self._client.service.request_kill)
+        self._request(self._session.service.request_kill)
 
     def _request(self, verb: Callable[[str, int, str, str | None], object]) -> None:
-        row = self._client.service.get(self.id)
+        row = self._session.service.get(self.id)
         dead = row.owner.id if seen_dead(row.owner) else None
         verb(self.id, row.attempt, secrets.token_hex(16), dead)
 
     def history(self) -> list[Record]:
-        return [records.history_record(row) for row in self._client.service.history(self.id)]
+        return [records.history_record(row) for row in self._session.service.history(self.id)]
 
     def events(self, after: int = 0) -> list[Record]:
         """What happened to it, oldest first; only events with a higher id than `after`."""
-        found = self._client.service.events(self.id, after)
+        found = self._session.service.events(self.id, after)
         return [records.event_record(event) for event in found]
 
     def checkpoints(self) -> list[Record]:
-        service = self._client.service
+        service = self._session.service
         root = service.get(self.id).plan.storage
         return [records.checkpoint_record(row, root) for row in service.checkpoints(self.id)]
 
@@ -160,9 +162,9 @@ class Operation:
         """
         from ktrdr.checkpoints.verify import inspect_rows
 
-        service = self._client.service
+        service = self._session.service
         storage = Storage(Path(service.get(self.id).plan.storage))
-        storage.check(self._client.store_id())
+        storage.check(self._session.store_id())
         found = inspect_rows(storage, service.checkpoints(self.id))
         standing = {row.id for row in service.checkpoints(self.id)}  # retention may have gone on
         root = str(storage.root)
@@ -180,11 +182,11 @@ class Operation:
         """
         from ktrdr.checkpoints.cleanup import delete_checkpoints
 
-        return delete_checkpoints(self._client.service, self.id)
+        return delete_checkpoints(self._session.service, self.id)
 
     def why(self) -> Record:
         """The chain of events that led to its present state, and the next sensible command."""
-        service = self._client.service
+        service = self._session.service
         row, latest = service.get(self.id), service.latest_checkpoint(self.id)
         alive = row.status.terminal or looked_after(row, service.now())
         return explanation(row, service.events(self.id), latest, alive)
@@ -198,7 +200,7 @@ class Operation:
         """
         from ktrdr.checkpoints.cleanup import delete_operation
 
-        delete_operation(self._client.service, self.id)
+        delete_operation(self._session.service, self.id)
 
     def model(self) -> LoadedModel:
         """The model that it made.
@@ -206,4 +208,4 @@ class Operation:
         Raises:
             ModelNotFound: it has not completed.
         """
-        return self._client.load_model(*self._client.service.model_of(self.id))
+        return self._session.load_model(*self._session.service.model_of(self.id))
