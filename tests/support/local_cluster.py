@@ -70,5 +70,5 @@ def until(condition: Callable[[], Any], what: str, deadline_s: float = DEADLINE_
         found = condition()
         if found:
             return found
-        time.sleep(0.02)
+        time.sleep(0.1)
     raise AssertionError(f"not within {deadline_s} s: {what}")
