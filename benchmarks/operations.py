@@ -1,6 +1,6 @@
 """How quick the life of an operation is: transitions, cancels, recoveries, lists.
 
-Everything is real: a local Ray, its operations actor, drivers that train. Medians and 95th
+Everything is real: a local cluster, its operations actor, drivers that train. Medians and 95th
 percentiles of what a user would wait for.
 
     python benchmarks/operations.py [--json] [--rounds N]
@@ -19,7 +19,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -27,8 +27,9 @@ import psutil
 import yaml
 
 from ktrdr.client import Client, Operation
+from ktrdr.cluster import local
+from ktrdr.cluster.cluster_file import read_cluster
 from ktrdr.data.sample import sample_bars
-from ktrdr.driver.actor_call import ActorCall
 from ktrdr.driver.names import NAMESPACE, OPERATIONS
 from ktrdr.operations.service import OperationsService
 from ktrdr.operations.types import Owner, OwnerKind, Phase, Report
@@ -60,15 +61,15 @@ def main() -> None:
 
 def measure(folder: Path, rounds: int) -> dict[str, Any]:
     figures: dict[str, Any] = {"first_page_of_10000_ms": first_page(folder)}
-    with Client(read_settings({}, home=folder / "home")) as client:
-        client.bars.write(sample_bars())
+    with cluster(folder) as client:
+        home = client.settings.home
         strategy = write_strategy(folder)
         running = start(client, strategy)
         figures["transition_direct_ms"] = direct_transitions(folder)
         figures["transition_beside_a_training_ms"] = through_actor(client, folder)
-        figures["actor_killed_to_serving_s"] = spread([kill_actor() for _ in range(rounds)])
+        figures["actor_killed_to_serving_s"] = spread([kill_actor(home) for _ in range(rounds)])
         running.cancel(wait=True)
-        until(lambda: not processes("Driver"), "the driver has left")
+        until(lambda: len(processes(home, "Driver")) < 2, "the driver has left")
         figures["transition_through_actor_ms"] = through_actor(client, folder)
         figures |= cancels(client, strategy, rounds)
         figures |= kills(client, strategy, max(2, rounds // 2))
@@ -117,6 +118,8 @@ def through_actor(client: Client, folder: Path) -> dict[str, float]:
     owner = Owner("bench", OwnerKind.EMBEDDED)
     row = client.service.submit(*request_and_plan(folder), owner, secrets.token_hex(8))
     client.service.start(row.operation_id, owner.id)
+    from ktrdr.driver.actor_call import ActorCall
+
     call = ActorCall((row.operation_id, 1))
     phases = itertools.cycle((Phase.TRAINING, Phase.SAVING))
     taken = []
@@ -127,11 +130,11 @@ def through_actor(client: Client, folder: Path) -> dict[str, float]:
     return spread(taken)
 
 
-def kill_actor() -> float:
+def kill_actor(home: Path) -> float:
     """Seconds from SIGKILL until the actor serves again, its rows reconciled."""
     import ray
 
-    [actor] = processes("OperationsActor")
+    [actor] = processes(home, "OperationsActor")
     actor.kill()
     began = time.perf_counter()
 
@@ -174,7 +177,8 @@ def kills(client: Client, strategy: Path, rounds: int) -> dict[str, Any]:
         until(lambda op=operation: batches(op) > 0, "a first batch")  # type: ignore[misc]
         plain.append(time.perf_counter() - began)
         until(lambda op=operation: batches(op) > 3000, "some epochs")  # type: ignore[misc]
-        [driver] = processes("Driver")
+        # The one that is kept ready is younger.
+        driver = min(processes(client.settings.home, "Driver"), key=psutil.Process.create_time)
         driver.kill()
         began, before = time.perf_counter(), batches(operation)
         until(
@@ -233,10 +237,27 @@ def request_and_plan(folder: Path) -> tuple[Any, Any]:
     return request, plan
 
 
-def processes(name: str) -> list[psutil.Process]:
-    """The Ray actors of a class below this process."""
-    found = []
-    for process in psutil.Process().children(recursive=True):
+@contextlib.contextmanager
+def cluster(folder: Path) -> Iterator[Client]:
+    """A local cluster that stays, joined by this process too, as drivers are."""
+    os.environ["RAY_AUTH_MODE"] = "token"
+    with Client(read_settings({}, home=folder / "home")) as client:
+        client.bars.write(sample_bars())
+        try:
+            address = client.keep_cluster().address
+            import ray
+
+            ray.init(address=address, namespace=NAMESPACE, log_to_driver=False)
+            yield client
+        finally:
+            local.stop(client.settings, lambda: client.service)
+
+
+def processes(home: Path, name: str) -> list[psutil.Process]:
+    """The Ray actors of a class on the cluster of a home."""
+    found, running = [], read_cluster(home)
+    assert running is not None
+    for process in psutil.Process(running.pid).children(recursive=True):
         try:
             if " ".join(process.cmdline()).startswith(f"ray::{name}"):
                 found.append(process)
