@@ -114,7 +114,7 @@ class RayDrivers:
 
     def unplaced(self, key: AttemptKey) -> bool:
         silent = [other for other, driver in self._connections.items() if driver.last is None]
-        wanted = num_unplaced({"CPU": NUM_CPUS})
+        wanted = num_unplaced({"CPU": NUM_CPUS}) - (self._spare.held and not self._spare.ready)
         return wanted > 0 and key in silent[-wanted:]
 
     def stop(self, key: AttemptKey, kind: StopKind) -> None:

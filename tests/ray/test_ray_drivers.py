@@ -22,7 +22,7 @@ def seen(case: str) -> Any:
     ran = subprocess.run(command, env=plain, capture_output=True, text=True, check=False)
     assert ran.returncode == 0, ran.stderr
     [document] = [line for line in ran.stdout.splitlines() if line.startswith("{")]  # Ray talks too
-    return json.loads(document)
+    return json.loads(document)["seen"]
 
 
 def test_a_driver_that_ray_kills_for_its_memory_is_out_of_memory() -> None:
@@ -40,3 +40,11 @@ def test_there_is_room_for_as_many_drivers_as_cpus_are_free() -> None:
     assert chosen == again  # a choice that comes to nothing costs no CPU
     assert "op_training" not in chosen
     assert "op_training" in after
+
+
+def test_a_driver_that_is_kept_ready_is_used_once_and_replaced_when_it_dies() -> None:
+    first, second = seen("used_once")
+    assert first["name"].startswith("spare:")
+    assert second["name"].startswith("spare:")
+    assert first["pid"] != second["pid"]
+    assert (first["begun"], second["begun"]) == (1, 1)  # nothing of the first is in the second

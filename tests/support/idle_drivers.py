@@ -27,15 +27,20 @@ DEADLINE_S = 60.0
 KEYS = [(f"op_training_20260102_030405_0000000{number}", 1) for number in range(3)]
 
 
+BEGUN: list[AttemptKey] = []
+"""What a driver leaves in its process; of it `step` tells how much."""
+
+
 class IdleDriver:
     def begin(self, operation_id: str, attempt: int) -> bool:
-        self.key = operation_id, attempt
+        BEGUN.append((operation_id, attempt))
         return True
 
     def pulse(self, wait_s: float = 0.1) -> Heartbeat:
         time.sleep(wait_s)
         started_at = psutil.Process().create_time()
-        return Heartbeat(socket.gethostname(), os.getpid(), started_at, Phase.STARTING)
+        process = socket.gethostname(), os.getpid(), started_at
+        return Heartbeat(*process, Phase.STARTING, step=len(BEGUN))
 
 
 def until(condition: Callable[[], Any]) -> Any:
@@ -95,6 +100,35 @@ def spare_names() -> list[str]:
     return [*names, drivers.choose(KEYS[1])]
 
 
+def used_once(drivers: RayDrivers) -> Any:
+    """Two attempts one after the other on drivers that were kept ready; the second one is killed
+    before it is used, so that a third takes its place."""
+    seen = []
+    for number, key in enumerate(KEYS[:2]):
+        until(lambda: _one_is_ready(drivers))
+        name = drivers.choose(key)
+        if number == 1:
+            ray.kill(ray.get_actor(name, namespace=NAMESPACE))
+        drivers.launch(key, name)
+        until_it_answers(drivers, key)
+        heard = until(lambda key=key: _begun(drivers, key))  # type: ignore[misc]
+        seen.append({"name": name, "pid": heard.pid, "begun": heard.step})
+        drivers.kill(key)
+        until(lambda key=key: drivers.lost(key))  # type: ignore[misc]
+    return seen
+
+
+def _one_is_ready(drivers: RayDrivers) -> bool:
+    drivers.keep_ready()
+    return drivers.room() == 1
+
+
+def _begun(drivers: RayDrivers, key: AttemptKey) -> Heartbeat | None:
+    assert drivers.lost(key) is None
+    heard = drivers.pulse(key)
+    return heard if heard is not None and heard.step else None
+
+
 def main(case: str) -> None:
     memory = {"memory_usage_threshold": 0.01, "memory_monitor_refresh_ms": 100}
     ray.init(
@@ -108,8 +142,13 @@ def main(case: str) -> None:
         _system_config=memory if case == "killed_for_memory" else None,
     )
     ray_drivers.Driver = IdleDriver  # type: ignore[assignment, attr-defined]
-    cases = {"killed_for_memory": killed_for_memory, "room_of_two": room_of_two}
-    sys.stdout.write(json.dumps(cases[case](RayDrivers())) + "\n")
+    cases = {
+        "killed_for_memory": killed_for_memory,
+        "room_of_two": room_of_two,
+        "used_once": used_once,
+    }
+    drivers = RayDrivers(keep_spare=case == "used_once")
+    sys.stdout.write(json.dumps({"seen": cases[case](drivers)}) + "\n")
     ray.shutdown()
 
 
