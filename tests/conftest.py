@@ -1,8 +1,4 @@
-"""One local cluster for the whole session of tests, and which tests run beside which.
-
-Tests run on several workers (`pytest -n`): all that need a cluster on one of them, in their order,
-since they share it and measure silence; all that need PostgreSQL on one, since they share a server.
-"""
+"""One local cluster for the whole session of tests, started by the first that needs it."""
 
 from __future__ import annotations
 
@@ -20,14 +16,10 @@ from ktrdr.settings import read_settings
 HANG_AFTER_S = 5
 
 
-@pytest.hookimpl(tryfirst=True)  # xdist reads the groups in the same hook
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in ("store", "golden") and "postgres" in item.nodeid:
             item.add_marker(pytest.mark.postgres)
-        for name in ("ray", "postgres"):
-            if item.get_closest_marker(name) is not None:
-                item.add_marker(pytest.mark.xdist_group(name))
 
 
 @pytest.fixture(scope="session")
