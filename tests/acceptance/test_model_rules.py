@@ -126,7 +126,7 @@ def test_memberships_are_drawn(ktrdr: Run, tmp_path: Path) -> None:
         (["fuzzy", "--plot", "nowhere/x.png"], 2, "USAGE", "there is no folder 'nowhere'"),
         (["fuzzy", "--plot", "x" * 999 + ".png"], 1, "OUTPUT_LOST", "File name too long"),
         (["plain", "--plot", "x.png"], 2, "USAGE", "has no rules"),
-        (["fuzzy", "--plot", "y" * 250 + ".png"], 1, "OUTPUT_LOST", "cannot write the plot to yyy"),
+        (["fuzzy", "--plot", "y" * 252 + ".png"], 1, "OUTPUT_LOST", "cannot write the plot to yyy"),
     ],
 )
 def test_what_cannot_be_shown_or_drawn_is_one_line(

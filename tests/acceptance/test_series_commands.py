@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import yaml
+from local_cluster import RowsClient
 from running import Run
 
 from ktrdr.client import Client
@@ -25,7 +26,7 @@ ROWS = 1500
 
 @pytest.fixture
 def client(home: Path) -> Any:
-    with Client(read_settings({}, home=home)) as made:
+    with RowsClient(read_settings({}, home=home)) as made:
         for seed, symbol in ((7, "ONE"), (8, "TWO")):
             made.bars.write(sample_bars(symbol, rows=ROWS, seed=seed))
         yield made

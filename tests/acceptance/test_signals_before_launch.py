@@ -49,6 +49,7 @@ def start(environment: dict[str, str]) -> Iterator[Start]:
         process.communicate()
 
 
+@pytest.mark.ray
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=["SIGINT", "SIGTERM"])
 def test_a_signal_during_the_submission_cancels_before_an_attempt_begins(
     number: signal.Signals, pipe: Path, start: Start, ktrdr: Run
