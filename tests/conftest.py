@@ -10,6 +10,7 @@ import pytest
 from local_cluster import end_cluster
 
 from ktrdr.client import Client
+from ktrdr.cluster import local
 from ktrdr.data.sample import sample_bars
 from ktrdr.settings import read_settings
 
@@ -20,6 +21,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.path.parent.name in ("store", "golden") and "postgres" in item.nodeid:
             item.add_marker(pytest.mark.postgres)
+
+
+@pytest.fixture(autouse=True)
+def _no_cluster_by_chance(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let a test of this process start a cluster only when it is marked so."""
+
+    def refuse(*_: object) -> int:
+        raise AssertionError("mark it `ray`: it starts a cluster")
+
+    if request.node.get_closest_marker("ray") is None:
+        monkeypatch.setattr(local, "_spawn", refuse)
 
 
 @pytest.fixture(scope="session")

@@ -18,7 +18,6 @@ from local_cluster import RowsClient
 from running import PROGRAM, Run
 from stopped_training import Site
 
-from ktrdr.client import Client
 from ktrdr.data.sample import sample_bars
 from ktrdr.settings import read_settings
 
@@ -34,7 +33,7 @@ pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
 @pytest.fixture
 def strategy(home: Path) -> Path:
     """Three folds over two symbols and two timeframes, one of them made of the other."""
-    with Client(read_settings({}, home=home)) as client:
+    with RowsClient(read_settings({}, home=home)) as client:
         for seed, symbol in ((7, "ONE"), (8, "TWO")):
             client.bars.write(sample_bars(symbol, rows=2500, seed=seed))
     content = yaml.safe_load(SHIPPED.read_text())

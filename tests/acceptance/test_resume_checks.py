@@ -15,9 +15,10 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from local_cluster import RowsClient
 from stopped_training import BATCHES, EPOCHS, Site, make_site, outcome
 
-from ktrdr.client import Client, Operation
+from ktrdr.client import Operation
 from ktrdr.data.sample import sample_bars
 from ktrdr.errors import (
     CheckpointCorrupted,
@@ -370,7 +371,7 @@ def test_a_late_loser_hears_who_was_first_and_not_what_else_is_wrong(
     ended: list[Exception] = []
 
     def resume_slowly() -> None:
-        with Client(site.client.settings) as other:
+        with RowsClient(site.client.settings) as other:
             try:
                 other.operation(operation.id).resume(strategy=slow)
             except Exception as error:
@@ -395,7 +396,7 @@ def test_of_many_at_once_exactly_one_resumes(site: Site) -> None:
     start, won, lost = threading.Barrier(4), [], []
 
     def resume() -> None:
-        with Client(site.client.settings) as client:
+        with RowsClient(site.client.settings) as client:
             start.wait(30)
             try:
                 won.append(client.operation(operation.id).resume())

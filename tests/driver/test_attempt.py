@@ -75,14 +75,16 @@ def test_a_resume_is_claimed_without_torch(site: Site) -> None:
     program = (
         "import sys\n"
         "from pathlib import Path\n"
-        "from ktrdr.client import Client\n"
+        "sys.path.insert(0, sys.argv[3])\n"
+        "from local_cluster import RowsClient\n"
         "from ktrdr.settings import read_settings\n"
-        "with Client(read_settings({}, home=Path(sys.argv[1]))) as client:\n"
+        "with RowsClient(read_settings({}, home=Path(sys.argv[1]))) as client:\n"
         "    client.operation(sys.argv[2]).resume()\n"
         "print([name for name in ('torch', 'ray') if name in sys.modules])\n"
     )
     home = site.client.settings.home
-    command = [sys.executable, "-c", program, str(home), operation.id]
+    support = Path(__file__).parents[1] / "support"
+    command = [sys.executable, "-c", program, str(home), operation.id, str(support)]
     assert subprocess.check_output(command, text=True) == "[]\n"
     assert operation.record()["resumed_from"]["exact"] is True
 
