@@ -1,46 +1,46 @@
 """Frozen, taken over, cancelled from elsewhere: real processes and real signals.
 
-One Ray of this process for the module; the commands that are frozen have their own, on the same
-home. Leases are moved into the past instead of being waited for.
+Leases are moved into the past instead of being waited for.
 """
 
 from __future__ import annotations
 
 import contextlib
-import json
-import os
 import sqlite3
-import subprocess
-import sys
-import time
-from collections.abc import Callable, Iterator
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import psutil
 import pytest
 import yaml
+from local_cluster import driver_process, host_process, ray_processes, until
 
 from ktrdr.client import Client, Operation
-from ktrdr.data.sample import sample_bars
-from ktrdr.settings import read_settings
+from ktrdr.cluster import local
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(180)]
 
 Record = dict[str, Any]
 DEADLINE_S = 90.0
-HANG_AFTER_S = 3
-PROGRAM = Path(sys.executable).parent / "ktrdr"
 SHIPPED = Path(__file__).parents[2] / "strategies" / "mean_reversion.yaml"
 
 
 @pytest.fixture(scope="module")
-def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Client]:
-    environment = {"KTRDR_HANG_AFTER_S": str(HANG_AFTER_S)}
-    settings = read_settings(environment, home=tmp_path_factory.mktemp("home"))
-    with Client(settings) as client:
-        client.bars.write(sample_bars())
-        yield client
+def client(shared_client: Client) -> Client:
+    return shared_client
+
+
+@pytest.fixture
+def other(client: Client) -> Iterator[Client]:
+    """Another home with a cluster of its own, on the same store and storage."""
+    with tempfile.TemporaryDirectory(prefix="kt-") as folder:
+        settings = replace(client.settings, home=Path(folder))
+        with Client(settings) as other:
+            yield other
+            local.stop(settings, lambda: other.service)
 
 
 @pytest.fixture(scope="module")
@@ -58,68 +58,12 @@ def strategy(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.fixture
-def command(client: Client, strategy: Path) -> Iterator[subprocess.Popen[str]]:
-    """`ktrdr train` in the foreground, a second embedded run on the same database."""
-    plain = {k: v for k, v in os.environ.items() if not k.startswith(("KTRDR_", "RAY_"))}
-    process = subprocess.Popen(
-        [PROGRAM, "train", str(strategy), "--json"],
-        env=plain | client.settings.environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    yield process
-    if process.poll() is None:
-        below = psutil.Process(process.pid).children(recursive=True)
-        process.kill()
-        for member in below:
-            with contextlib.suppress(psutil.NoSuchProcess):
-                member.kill()
-    process.communicate()
-
-
-def until(condition: Callable[[], Any], what: str) -> Any:
-    deadline = time.monotonic() + DEADLINE_S
-    while time.monotonic() < deadline:
-        found = condition()
-        if found:
-            return found
-        time.sleep(0.02)
-    raise AssertionError(f"not within {DEADLINE_S} s: {what}")
-
-
 def past(operation: Operation, epoch: int) -> None:
     def reached() -> bool:
         progress = operation.record()["progress"]
         return bool(progress and progress["epoch"] >= epoch)
 
     until(reached, f"{operation.id} past epoch {epoch}")
-
-
-def processes(name: str, below: int) -> list[psutil.Process]:
-    """The Ray actors of a class below a process."""
-    found = []
-    for process in psutil.Process(below).children(recursive=True):
-        try:
-            if process.cmdline()[:1] == [f"ray::{name}"] or f"ray::{name}." in process.cmdline()[0]:
-                found.append(process)
-        except (psutil.Error, IndexError):
-            continue
-    return found
-
-
-def newest(client: Client, pid: int) -> Operation:
-    """The operation that a command is running, past its second epoch."""
-
-    def owned() -> Operation | None:
-        records, _ = client.operations(status="running")
-        found = [record for record in records if record["owner"]["pid"] == pid]
-        return client.operation(found[0]["operation_id"]) if found else None
-
-    operation: Operation = until(owned, f"an operation of process {pid}")
-    past(operation, 2)
-    return operation
 
 
 def expire_lease(client: Client, operation: Operation) -> None:
@@ -160,7 +104,7 @@ def test_a_frozen_driver_is_hung_killed_and_followed_by_another(
     operation = client.train(strategy)
     past(operation, 2)
     until(operation.checkpoints, "a checkpoint")
-    [driver] = processes("Driver", os.getpid())
+    driver = driver_process(client.settings.home)
     driver.suspend()
     until(lambda: operation.record()["attempt"] == 2, "the next attempt")
     loss = next(e for e in operation.events() if e["event"] == "attempt_lost")
@@ -176,29 +120,24 @@ def test_a_frozen_driver_is_hung_killed_and_followed_by_another(
     assert operation.cancel(wait=True, timeout=DEADLINE_S)["status"] == "cancelled"
 
 
-def test_a_run_frozen_past_its_lease_and_taken_over_changes_nothing_when_it_goes_on(
-    client: Client, command: subprocess.Popen[str]
+def test_what_is_frozen_past_its_lease_and_taken_over_changes_nothing_when_it_goes_on(
+    client: Client, other: Client, strategy: Path
 ) -> None:
-    operation = newest(client, command.pid)
+    operation = client.operation(other.train(strategy).id)
+    past(operation, 2)
     until(operation.checkpoints, "a checkpoint")
-    [actor] = processes("OperationsActor", command.pid)
-    [driver] = processes("Driver", command.pid)
-    frozen = [psutil.Process(command.pid), actor, driver]
-    freeze_past_its_lease(client, operation, frozen)
-    assert operation.record()["owner"]["alive"] is False
+    home = other.settings.home
+    [actor] = ray_processes(home, "OperationsActor")
+    driver = driver_process(home)
+    freeze_past_its_lease(client, operation, [host_process(home), actor, driver])
+    assert operation.record()["lost"] is True
 
     resumed = operation.resume()
     assert (resumed["status"], resumed["attempt"]) == ("running", 2)
-    assert resumed["owner"]["pid"] == os.getpid()
+    assert resumed["owner"]["pid"] == host_process(client.settings.home).pid
     past(operation, resumed["resumed_from"]["epoch"] + 1)
-    for process in frozen:
+    for process in (host_process(home), actor, driver):
         process.resume()
-
-    out, err = command.communicate(timeout=DEADLINE_S)
-    assert command.returncode == 4, err
-    error = json.loads(out)["error"]
-    assert error["code"] == "OPERATION_RUNNING"
-    assert f"taken over by process {os.getpid()} on" in error["message"]
     until(lambda: not driver.is_running(), "the old driver gone")
     seen = attempts(operation)
     begun = seen.index((2, "resumed"))
@@ -207,28 +146,16 @@ def test_a_run_frozen_past_its_lease_and_taken_over_changes_nothing_when_it_goes
 
     reached = operation.record()["progress"]["epoch"]
     past(operation, reached + 1)  # it goes on as if nothing had been
-    [mine] = [d for d in processes("Driver", os.getpid()) if d.pid != driver.pid]
+    mine = driver_process(client.settings.home)
     assert operation.record()["status"] == "running"
     assert operation.cancel(wait=True, timeout=DEADLINE_S)["status"] == "cancelled"
     assert [c["attempt"] for c in operation.checkpoints()][-1] == 2
     until(lambda: not mine.is_running(), "the new driver gone")
 
-
-def test_two_embedded_runs_share_a_database_and_a_cancel_reaches_the_other_one(
-    client: Client, strategy: Path, command: subprocess.Popen[str]
-) -> None:
-    mine = client.train(strategy)
-    theirs = newest(client, command.pid)
-    past(mine, 1)
-    asked = time.monotonic()
-    stopped = theirs.cancel(wait=True, timeout=DEADLINE_S)
-    took = time.monotonic() - asked
-    assert stopped["status"] == "cancelled"
-    assert stopped["checkpoint"]["checkpoint_type"] == "cancellation"
-    assert took < 10.0
-    out, _ = command.communicate(timeout=DEADLINE_S)
-    assert command.returncode == 130
-    assert json.loads(out)["status"] == "cancelled"
-    assert mine.record()["status"] == "running"
-    assert mine.cancel(wait=True, timeout=DEADLINE_S)["status"] == "cancelled"
-    assert {record["attempt"] for record in (mine.record(), theirs.record())} == {1}
+    # Each cluster looks after its own: a cancel from one home reaches what runs on the other.
+    theirs = other.train(strategy)
+    past(theirs, 1)
+    assert client.operation(theirs.id).cancel(wait=True)["status"] == "cancelled"
+    last = theirs.record()["checkpoint"]
+    assert last is not None
+    assert last["checkpoint_type"] == "cancellation"
