@@ -38,6 +38,7 @@ def test_another_process_reads_the_same_settings(tmp_path: Path) -> None:
         ("KTRDR_HANG_AFTER_S", "soon", "no number of seconds"),
         ("KTRDR_HANG_AFTER_S", "nan", "no number of seconds"),
         ("KTRDR_HANG_AFTER_S", "0", "no number of seconds"),
+        ("KTRDR_IDLE_S", "ten", "no number of seconds"),
         ("KTRDR_STORAGE", "s3://bucket", "no folder of this machine"),
     ],
 )

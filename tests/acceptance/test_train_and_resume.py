@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
-import psutil
 import pytest
 import yaml
+from local_cluster import driver_process, host_process
 from running import PROGRAM, Run
 
 from ktrdr.operations.types import CheckpointType
@@ -99,7 +99,7 @@ def essence(ktrdr: Run, record: Record) -> Record:
 
 
 def test_stopped_killed_and_resumed_it_is_the_model_of_a_straight_run(
-    ktrdr: Run, start: Start, strategy: Path
+    ktrdr: Run, start: Start, home: Path, strategy: Path
 ) -> None:
     train = ("train", str(strategy), "--symbols", "EURUSD", "--timeframes", "5m")
     status, straight = finish(start(*train))
@@ -115,12 +115,14 @@ def test_stopped_killed_and_resumed_it_is_the_model_of_a_straight_run(
 
     process = start("operations", "resume", name)
     running = inside_an_epoch(ktrdr, stopped["checkpoint"]["epoch"] + 2)
-    assert running["owner"] == running["owner"] | {"pid": process.pid, "alive": True}
+    host = host_process(home)
+    assert running["owner"] == running["owner"] | {"pid": host.pid, "alive": True}
     assert ktrdr("operations", "resume", name, "--json").status == 4
     process.kill()
     process.communicate()
+    host.kill()
     lost = ktrdr("operations", "status", name, "--json").document
-    assert (lost["status"], lost["owner"]["alive"]) == ("running", False)
+    assert (lost["status"], lost["lost"], lost["owner"]["alive"]) == ("running", True, False)
 
     status, resumed = finish(start("operations", "resume", name))
     assert (status, resumed["status"], resumed["attempt"]) == (0, "completed", 3)
@@ -136,7 +138,7 @@ def test_stopped_killed_and_resumed_it_is_the_model_of_a_straight_run(
 
 
 def test_a_cancel_from_elsewhere_and_a_second_interrupt(
-    ktrdr: Run, start: Start, strategy: Path
+    ktrdr: Run, start: Start, home: Path, strategy: Path
 ) -> None:
     train = ("train", str(strategy), "--symbols", "EURUSD", "--timeframes", "5m")
     process = start(*train, "--epochs", "1000")
@@ -147,11 +149,7 @@ def test_a_cancel_from_elsewhere_and_a_second_interrupt(
 
     process = start(*train, "--epochs", "1000")
     record = inside_an_epoch(ktrdr, 2)
-    [driver] = [
-        child
-        for child in psutil.Process(process.pid).children(recursive=True)
-        if " ".join(child.cmdline()).startswith("ray::Driver")
-    ]
+    driver = driver_process(home)
     driver.suspend()  # it cannot stop at a batch any more
     process.send_signal(signal.SIGINT)
     name, deadline = record["operation_id"], time.monotonic() + DEADLINE_S
