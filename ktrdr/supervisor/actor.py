@@ -13,8 +13,9 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ktrdr.errors import KtrdrError, StoreUnavailable
+from ktrdr.operations.retry import back_off
 from ktrdr.operations.service import OperationsService
-from ktrdr.operations.types import Checkpoint, Operation, Owner, OwnerKind
+from ktrdr.operations.types import Owner, OwnerKind
 from ktrdr.settings import Settings, read_settings
 from ktrdr.store import open_store
 from ktrdr.supervisor.description import Description
@@ -30,8 +31,6 @@ from ktrdr.version import version
 T = TypeVar("T")
 
 TICK_S = 0.1
-FIRST_BACK_OFF_S = 0.1
-LONGEST_BACK_OFF_S = 2.0
 VERBS = frozenset(
     {
         "read_attempt",
@@ -74,12 +73,6 @@ class OperationsActor:
         if verb not in VERBS:
             raise ValueError(f"{verb} is no verb of a driver")
         return getattr(self._open_service(), verb)(*arguments)
-
-    def brief(self, operation_id: str) -> tuple[Operation, tuple[Checkpoint, ...]]:
-        """Return an operation's row and its checkpoints, doomed ones among them."""
-        service = self._open_service()
-        rows = service.checkpoints(operation_id), service.checkpoints(operation_id, doomed=True)
-        return service.get(operation_id), rows[0] + rows[1]
 
     def shut_down(self) -> None:
         """Stop every driver with a last checkpoint."""
@@ -125,12 +118,11 @@ def _open(settings: Settings) -> OperationsService:
 
 def _retried(work: Callable[[], T]) -> T:
     """Do it until it succeeds, at growing intervals."""
-    pause_s = FIRST_BACK_OFF_S
+    pauses = back_off()
     while True:
         try:
             return work()
         except Exception as error:
             foreseen = isinstance(error, KtrdrError)
             log.warning("the supervisor tries again: %s", error, exc_info=not foreseen)
-        time.sleep(pause_s)
-        pause_s = min(2 * pause_s, LONGEST_BACK_OFF_S)
+        time.sleep(next(pauses))
