@@ -32,6 +32,9 @@ PROGRAM = Path(sys.executable).with_name("ktrdr")
 RAY = Path(sys.executable).with_name("ray")
 SHIPPED = Path(__file__).parents[1] / "strategies" / "mean_reversion.yaml"
 DEADLINE_S = 120.0
+LOOK_EVERY_S = 0.1
+SETTLE_S = 5.0
+"""What is ended takes some seconds to be gone."""
 READY_AGAIN_S = 8.0
 """After which a process is kept ready again."""
 BARE = """
@@ -59,9 +62,11 @@ def main() -> None:
     for number in range(arguments.rounds):
         with tempfile.TemporaryDirectory(prefix="kb-") as folder:
             seconds["bare"].append(bare(Path(folder)))
+        time.sleep(SETTLE_S)
         with tempfile.TemporaryDirectory(prefix="kb-") as folder:
             for name, taken in ours(Path(folder)).items():
                 seconds[name].append(taken)
+        time.sleep(SETTLE_S)
         print(f"round {number + 1}: {show(seconds, -1)}", file=sys.stderr)
     medians = {name: statistics.median(values) for name, values in seconds.items()}
     ratios = {
@@ -155,7 +160,7 @@ def until(condition: Callable[[], Any]) -> Any:
         found = condition()
         if found:
             return found
-        time.sleep(0.01)
+        time.sleep(LOOK_EVERY_S)
     raise TimeoutError
 
 

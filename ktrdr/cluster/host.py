@@ -118,6 +118,7 @@ class Host:
         address = ray.get_runtime_context().gcs_address
         dashboard = f"http://{context.dashboard_url}" if context.dashboard_url else None
         self._actor = ray_actor.make(self.owner, address, dashboard)
+        ray_actor.make_spare()
         self._essential = [p for p in psutil.Process().children() if p.name() in _ESSENTIAL]
         self._note(address)
         ray_actor.wait_until_ready(self._actor)

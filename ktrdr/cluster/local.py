@@ -45,6 +45,7 @@ RAY_ENVIRONMENT = {
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",
+    "RAY_worker_niceness": "0",  # by default a training comes after everything else (15)
 }
 START_DEADLINE_S = 90.0
 END_DEADLINE_S = 60.0

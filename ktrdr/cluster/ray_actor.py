@@ -12,7 +12,9 @@ import ray
 from ktrdr.driver.names import NAMESPACE, OPERATIONS
 from ktrdr.errors import ClusterUnavailable
 from ktrdr.operations.types import Owner, OwnerKind
+from ktrdr.supervisor import ray_drivers
 from ktrdr.supervisor.actor import OperationsActor
+from ktrdr.supervisor.spare import memory_allows
 
 READY_DEADLINE_S = 60.0
 CALL_TIMEOUT_S = 5.0
@@ -36,6 +38,13 @@ def make(owner: Owner, address: str, dashboard: str | None) -> Any:
         "resources": {HEAD_RESOURCE: 0.001} if owner.kind is OwnerKind.CLUSTER else {},
     }
     return ray.remote(OperationsActor).options(**options).remote(owner, address, dashboard)
+
+
+def make_spare() -> None:
+    """Make the first driver ahead: it imports while the actor starts, which finds it there."""
+    if memory_allows():
+        with contextlib.suppress(Exception):  # the actor makes another one
+            ray_drivers.make_spare()
 
 
 def wait_until_ready(actor: Any) -> None:

@@ -89,6 +89,8 @@ def import_ahead() -> None:
     One thread at a time: two that import the same circle at once can see half of a module.
     """
     with _IMPORTING:
+        import torch._dynamo  # noqa: F401 - a second, which every optimizer's first step takes
+
         from ktrdr.driver import finish, preparation, ray_train  # noqa: F401
 
 

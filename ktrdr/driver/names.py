@@ -23,5 +23,9 @@ def spare_name() -> str:
     return f"{_SPARE}{secrets.token_hex(4)}"
 
 
+def is_spare_name(name: str) -> bool:
+    return name.startswith(_SPARE)
+
+
 def is_driver_name(name: str) -> bool:
     return name.startswith((_OF_AN_ATTEMPT, _SPARE))

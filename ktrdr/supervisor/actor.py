@@ -90,7 +90,6 @@ class OperationsActor:
 
     def _supervise(self) -> None:
         drivers = RayDrivers(keep_spare=self._owner.kind is OwnerKind.LOCAL)
-        drivers.keep_ready()  # it imports while the store is opened
         settings = _retried(read_settings)
         self._service = service = _retried(lambda: _open(settings))
         _retried(lambda: service.register_owner(self._owner, version()))

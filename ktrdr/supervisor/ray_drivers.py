@@ -22,7 +22,14 @@ from ray.exceptions import (
 
 from ktrdr.driver.driver import Driver
 from ktrdr.driver.heartbeat import Heartbeat
-from ktrdr.driver.names import NAMESPACE, AttemptKey, driver_name, is_driver_name, spare_name
+from ktrdr.driver.names import (
+    NAMESPACE,
+    AttemptKey,
+    driver_name,
+    is_driver_name,
+    is_spare_name,
+    spare_name,
+)
 from ktrdr.driver.ray_internals import num_unplaced
 from ktrdr.operations.types import FailureReason, StopKind
 from ktrdr.processes import lives, seen_from_outside
@@ -58,7 +65,7 @@ class RayDrivers:
     def __init__(self, *, keep_spare: bool = False) -> None:
         self._connections: dict[AttemptKey, _Connection] = {}
         """In the order of their launch."""
-        self._spare = Spare(_make_spare)
+        self._spare = Spare(make_spare)
         self._keeps_spare = keep_spare
 
     def room(self) -> int:
@@ -68,7 +75,7 @@ class RayDrivers:
         unseen = sum(driver.last is None and driver.launched_at > since for driver in drivers)
         own = _num_cpus(ray.cluster_resources()) - len(drivers)  # type: ignore[no-untyped-call]
         free = _num_cpus(ray.available_resources()) - unseen  # type: ignore[no-untyped-call]
-        return min(own, free)
+        return max(0, min(own, free))
 
     def keep_ready(self) -> None:
         """Replace the spare that was used; called at every tick."""
@@ -84,9 +91,7 @@ class RayDrivers:
         self._connect(key, handle)
 
     def attach(self, named: Mapping[str, AttemptKey]) -> set[AttemptKey]:
-        for name in ray.util.list_named_actors():
-            if not is_driver_name(name) or name == self._spare.name:
-                continue
+        for name in filter(is_driver_name, _named_actors()):
             try:
                 handle: Any = ray.get_actor(name, namespace=NAMESPACE)
             except ValueError:
@@ -94,7 +99,11 @@ class RayDrivers:
             if name in named:
                 handle.begin.remote(*named[name])  # whoever chose it may have died before that
                 self._connect(named[name], handle)
-            else:
+            elif (
+                not self._keeps_spare
+                or not is_spare_name(name)
+                or not self._spare.hold(name, handle)
+            ):
                 ray.kill(handle, no_restart=True)
         return set(self._connections)
 
@@ -165,7 +174,13 @@ def _make(name: str) -> Any:
     return ray.remote(Driver).options(**options).remote()
 
 
-def _make_spare() -> tuple[str, Any]:
+def _named_actors() -> list[str]:
+    """Return the names of the actors in this namespace."""
+    return [str(name) for name in ray.util.list_named_actors()]
+
+
+def make_spare() -> tuple[str, Any]:
+    """Make a driver that has no attempt yet; return its name and handle."""
     name = spare_name()
     return name, _make(name)
 

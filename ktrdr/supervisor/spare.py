@@ -52,19 +52,31 @@ class Spare:
         if self._held is not None or time.monotonic() < self._due_at:
             return
         self._due_at = time.monotonic() + AGAIN_AFTER_S
-        if psutil.virtual_memory().available < NEEDED_BYTES:
+        if not memory_allows():
             return
         try:
-            self._held = self._make()
-            self._answer = self._held[1].pulse.remote(0.0)
+            self.hold(*self._make())
         except Exception:
             log.exception("no driver could be made ahead")
+
+    def hold(self, name: str, driver: Any) -> bool:
+        """Keep a driver that has no attempt, also one that another process made; False: one is."""
+        if self._held is not None:
+            return False
+        self._held = name, driver
+        self._answer = driver.pulse.remote(0.0)
+        return True
 
     def take(self) -> Any | None:
         """Return the one that is held; None when there is none that lives."""
         taken, self._held = self._held, None
         self._due_at = time.monotonic() + AGAIN_AFTER_S
         return taken[1] if taken is not None and _lives(taken[1]) else None
+
+
+def memory_allows() -> bool:
+    """Whether there is memory for a driver that nobody may need."""
+    return psutil.virtual_memory().available >= NEEDED_BYTES
 
 
 def _lives(driver: Any) -> bool:
