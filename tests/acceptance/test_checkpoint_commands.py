@@ -81,7 +81,7 @@ def test_a_resume_passes_over_what_verify_found_and_only_then_flags_it(
     stopped: Operation, site: Site, ktrdr: Run
 ) -> None:
     (newest(stopped) / "loop.pt").write_bytes(b"rubbish")
-    bad = stopped.checkpoints()[-1]
+    *_, good, bad = stopped.checkpoints()  # which are there depends on how busy the disk was
     assert ktrdr("checkpoints", "verify", stopped.id).status == 5
     strategy = site.strategy.read_text()
     site.strategy.unlink()
@@ -89,8 +89,8 @@ def test_a_resume_passes_over_what_verify_found_and_only_then_flags_it(
     assert stopped.checkpoints()[-1]["unusable"] is None
     site.strategy.write_text(strategy)
     record = stopped.resume()
-    assert record["resumed_from"]["epoch"] == 2
-    assert record["resumed_from"]["batch"] == 0
+    source = record["resumed_from"]
+    assert (source["epoch"], source["batch"]) == (good["epoch"], good["batch"])
     flagged = [c for c in stopped.checkpoints() if c["unusable"]]
     assert [c["id"] for c in flagged] == [bad["id"]]
     [event] = [e for e in stopped.events() if e["event"] == "resumed"]
