@@ -26,7 +26,7 @@ from ktrdr.processes import lives
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(240)]
 
 SHIPPED = Path(__file__).parents[2] / "strategies" / "mean_reversion.yaml"
-EPOCHS = 40
+EPOCHS = 16
 
 Record = dict[str, Any]
 
