@@ -16,6 +16,8 @@ import yaml
 from local_cluster import driver_process, host_process
 from running import PROGRAM, Run
 
+from ktrdr.data.sample import sample_bars
+from ktrdr.data.store import SYNTHETIC, BarStore
 from ktrdr.operations.types import CheckpointType
 
 pytestmark = [pytest.mark.ray, pytest.mark.timeout(300)]
@@ -51,13 +53,14 @@ def start(environment: dict[str, str]) -> Iterator[Start]:
 
 
 @pytest.fixture
-def strategy(tmp_path: Path, ktrdr: Run) -> Path:
+def strategy(tmp_path: Path, home: Path, ktrdr: Run) -> Path:
     """A shipped strategy in small batches, on real bars where they are, else on sample bars."""
     if REAL_BARS.exists():
         ran = ktrdr("data", "import", str(REAL_BARS), "--symbol", "EURUSD", "--timeframe", "5m")
         assert "75,519 bars" in ran.out
     else:
-        assert ktrdr("data", "sample", "--symbol", "EURUSD", "--timeframe", "5m").status == 0
+        bars = sample_bars("EURUSD", "5m", rows=40_000)
+        BarStore(home / "storage").write(bars, source=SYNTHETIC)
     content = yaml.safe_load((REPOSITORY / "strategies" / "trend_follower.yaml").read_text())
     content["training"] |= {"batch_size": 32, "epochs": 12}
     content["training"]["checkpoint"] = {"every_epochs": 2, "every_seconds": 1.0}
