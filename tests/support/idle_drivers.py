@@ -120,7 +120,7 @@ def used_once(drivers: RayDrivers) -> Any:
 
 def _one_is_ready(drivers: RayDrivers) -> bool:
     drivers.keep_ready()
-    return drivers.room() == 1
+    return drivers.choose(KEYS[0]).startswith("spare:") and drivers.room() == 1
 
 
 def _begun(drivers: RayDrivers, key: AttemptKey) -> Heartbeat | None:
