@@ -14,12 +14,12 @@ from ktrdr.errors import ClusterUnavailable
 from ktrdr.operations.types import Owner, OwnerKind
 from ktrdr.supervisor import ray_drivers
 from ktrdr.supervisor.actor import OperationsActor
+from ktrdr.supervisor.nodes import HEAD_RESOURCE
 from ktrdr.supervisor.spare import memory_allows
 
 READY_DEADLINE_S = 60.0
 CALL_TIMEOUT_S = 5.0
 OBJECT_STORE_BYTES = 128 * 1024 * 1024  # hardly used: bars and checkpoints travel by storage
-HEAD_RESOURCE = "node:__internal_head__"
 
 
 def make(owner: Owner, address: str, dashboard: str | None) -> Any:
